@@ -1,0 +1,16 @@
+//! nightpress prints manifests of image prompts: a durable queue, workers that respect the
+//! provider's limits, and a ledger in which every request and every cent is accounted for.
+//!
+//! The modules are floors. A floor imports only from the floors before it in this list, and
+//! data goes down the list once, from manifest to report. `ARCHITECTURE.md` draws the map.
+
+pub mod cli;
+pub mod gemini;
+pub mod job;
+pub mod manifest;
+pub mod output;
+pub mod pacing;
+pub mod queue;
+pub mod report;
+pub mod simulator;
+pub mod worker;
