@@ -1,8 +1,8 @@
 //! What travels on the wire, field by field as the provider's pages have it. The client writes
 //! requests and reads answers; the simulator does the reverse with the same types.
 //!
-//! Requests are snake_case inside parts (`inline_data`, `mime_type`) and camelCase outside, as
-//! the pages send them. Answers are camelCase, and both spellings are read. Every field of an
+//! Requests are `snake_case` inside parts (`inline_data`, `mime_type`) and `camelCase` outside, as
+//! the pages send them. Answers are `camelCase`, and both spellings are read. Every field of an
 //! answer may be missing or `null`; unknown fields are ignored.
 
 use serde::{Deserialize, Deserializer, Serialize};

@@ -14,7 +14,7 @@ mod price;
 mod printable;
 mod provider;
 mod spec;
-mod state;
+pub(crate) mod state;
 mod time;
 mod usage;
 

@@ -1,8 +1,5 @@
 //! The states of a job and the outcomes of an attempt, spelled the same everywhere.
 
-use std::fmt;
-use std::str::FromStr;
-
 /// A text that names no state or outcome: never a default, always an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{found}` is no {what}; expected one of {expected}")]
@@ -15,6 +12,7 @@ pub struct UnknownText {
     pub expected: String,
 }
 
+/// An enum whose variants are spelled one way, in the queue, the reports and on the command line.
 macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident, $what:literal, { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
@@ -32,17 +30,17 @@ macro_rules! text_enum {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 f.pad(self.as_str())
             }
         }
 
-        impl FromStr for $name {
-            type Err = UnknownText;
+        impl ::std::str::FromStr for $name {
+            type Err = $crate::job::UnknownText;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                Self::ALL.iter().copied().find(|one| one.as_str() == text).ok_or_else(|| UnknownText {
+                Self::ALL.iter().copied().find(|one| one.as_str() == text).ok_or_else(|| $crate::job::UnknownText {
                     what: $what,
                     found: text.to_owned(),
                     expected: Self::ALL.iter().map(|one| one.as_str()).collect::<Vec<_>>().join(", "),
@@ -51,6 +49,7 @@ macro_rules! text_enum {
         }
     };
 }
+pub(crate) use text_enum;
 
 text_enum! {
     /// The states of a job.

@@ -1,0 +1,108 @@
+//! What can go wrong in the queue.
+
+use std::sync::Arc;
+
+use crate::job::{JobId, Provider, UnknownText};
+
+/// What can go wrong in the queue. Cloneable, since one failed commit answers many callers.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueueError {
+    /// The lease of this job is not ours any more: another worker has it, or it was settled.
+    #[error("the lease of job {job} was lost; its result is not recorded")]
+    LeaseLost {
+        /// The job.
+        job: JobId,
+    },
+    /// The run folder was made from another manifest.
+    #[error(
+        "this run folder belongs to the manifest `{found}`, not to `{asked}`; use another folder with -o, or \
+         the manifest that it was made from"
+    )]
+    OtherManifest {
+        /// The manifest it belongs to, relative to the folder.
+        found: String,
+        /// The one that was asked for.
+        asked: String,
+    },
+    /// The run folder was made with another provider.
+    #[error(
+        "this run folder belongs to the provider `{found}`, not to `{asked}`; a rehearsal must not make the \
+         real run done: use another folder with -o"
+    )]
+    OtherProvider {
+        /// The provider it belongs to.
+        found: Provider,
+        /// The one that was asked for.
+        asked: Provider,
+    },
+    /// There is no queue where one was expected.
+    #[error(
+        "there is no queue at {path}; make one with `nightpress load MANIFEST` or `nightpress run MANIFEST`"
+    )]
+    Missing {
+        /// Where it was looked for.
+        path: String,
+    },
+    /// A newer program has written this queue.
+    #[error(
+        "the queue at {path} has schema {found}, this program knows up to {known}; use the newer nightpress \
+         that wrote it"
+    )]
+    NewerSchema {
+        /// The database.
+        path: String,
+        /// Its schema.
+        found: i64,
+        /// The newest that this program knows.
+        known: i64,
+    },
+    /// A job that a person named does not exist.
+    #[error("there is no job `{0}` in this queue; `nightpress jobs` lists them")]
+    NoSuchJob(String),
+    /// The database holds a text that means nothing to this program.
+    #[error("the queue holds something that this program does not know")]
+    Unknown(#[from] UnknownText),
+    /// The database holds a value that cannot be read.
+    #[error("the queue holds a broken value in {what}: {detail}")]
+    Broken {
+        /// Table and column.
+        what: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// Another program holds the database.
+    #[error(
+        "the queue is locked by another program and stayed so for {waited_s} s; end that program or try later"
+    )]
+    Locked {
+        /// How long it was waited for.
+        waited_s: u64,
+    },
+    /// The disk is full or cannot be written.
+    #[error("the queue cannot be written while {what}: {source}")]
+    Disk {
+        /// What was tried.
+        what: &'static str,
+        /// The engine's error.
+        source: Arc<sqlx::Error>,
+    },
+    /// The file is not a database or is damaged.
+    #[error("the queue at {path} is damaged or not a database: {source}")]
+    Corrupt {
+        /// The database.
+        path: String,
+        /// The engine's error.
+        source: Arc<sqlx::Error>,
+    },
+    /// Any other error of the engine.
+    #[error("the queue failed while {what}: {source}")]
+    Engine {
+        /// What was tried.
+        what: &'static str,
+        /// The engine's error.
+        source: Arc<sqlx::Error>,
+    },
+    /// The engine has ended.
+    #[error("the queue is closed")]
+    Closed,
+}

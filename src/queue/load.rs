@@ -1,0 +1,78 @@
+//! Types of loading a manifest into the queue.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::job::{Digest, Job, MediaType, Micros, SpecField};
+
+/// A job on its way into the queue.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// As the manifest describes it.
+    pub job: Job,
+    /// What is set aside for one request of it; `None` when its model has no known price.
+    pub reservation: Option<Micros>,
+    /// What one request of it will probably cost.
+    pub estimate: Option<Micros>,
+}
+
+/// How a load treats what it finds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadPolicy {
+    /// A job that succeeded and has changed stays as it was made.
+    pub keep_changed: bool,
+}
+
+/// What a load does, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadDiff {
+    /// Jobs in the manifest.
+    pub total: u64,
+    /// Jobs that were not there before.
+    pub new: u64,
+    /// Jobs that are as they were.
+    pub unchanged: u64,
+    /// Jobs whose description changed and that will be made (again).
+    pub changed: u64,
+    /// Of `changed`, those that had succeeded: they cost money again.
+    pub changed_done: u64,
+    /// Jobs that changed and keep what was made ([`LoadPolicy::keep_changed`]).
+    pub kept: u64,
+    /// How many jobs changed in which field; a job can count in several. Covers `changed` and `kept`.
+    pub fields: BTreeMap<SpecField, u64>,
+    /// A few ids of changed jobs with their fields, to show a person.
+    pub examples: Vec<(String, Vec<SpecField>)>,
+    /// Jobs that come back into the manifest.
+    pub returned: u64,
+    /// Of `unchanged`, those whose files only get another name.
+    pub renamed: u64,
+    /// Jobs that have left the manifest and are cancelled by this load.
+    pub cancelled: u64,
+    /// Jobs in the queue before the load that were neither succeeded nor cancelled: what the
+    /// guard against a shrunken manifest is measured by.
+    pub undone_before: u64,
+    /// Estimated cost of all jobs that will be sent after the load, and how many of those jobs
+    /// have no known price.
+    pub estimate: Micros,
+    /// Jobs to be sent whose model has no known price.
+    pub unpriced: u64,
+    /// Jobs that will be sent: pending after the load.
+    pub to_send: u64,
+}
+
+/// A reference file as it was when its digest was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReferenceStamp {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Modification time, nanoseconds since the epoch.
+    pub modified_ns: i64,
+    /// Inode; 0 where there is none.
+    pub inode: u64,
+    /// SHA-256 of its bytes.
+    pub digest: Digest,
+    /// Format by its bytes.
+    pub media: MediaType,
+}
