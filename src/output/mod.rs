@@ -1,1 +1,15 @@
-//! Floor of output.
+//! Floor 5: files. Where a run's files lie, how an answer's bytes become a whole picture in
+//! the spool, and how that picture gets its name in `images/` without anything torn ever
+//! standing there.
+
+mod folder;
+mod picture;
+mod platform;
+mod publish;
+mod spool;
+
+pub use folder::RunFolder;
+pub use picture::{Picture, PictureCheck, PictureError};
+pub use platform::host_name;
+pub use publish::{PublishError, Published, matches_record, publish, remove_replaced, rename_published};
+pub use spool::{SpoolDir, SpoolError, SpoolFile, SpooledPicture, sweep_spool, worker_is_dead};

@@ -1,0 +1,50 @@
+//! What is specific to a platform. Linux and macOS behave alike here; elsewhere the weaker
+//! form stands, and it is said where it does.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Makes the entries of a folder durable: after this, a file that was created in it or renamed
+/// into it is still there when the machine loses power.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        File::open(path)?.sync_all()
+    }
+    // Windows offers no such call for a folder; NTFS journals its entries.
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        Ok(())
+    }
+}
+
+/// Tries to take the lock of a folder and returns the handle that holds it; `None` when another
+/// process holds it. The lock ends with the process, however it ends.
+pub(super) fn try_lock_folder(path: &Path) -> io::Result<Option<File>> {
+    let folder = File::open(path)?;
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Waits for the lock of a folder.
+pub(super) fn lock_folder(path: &Path) -> io::Result<File> {
+    let folder = File::open(path)?;
+    folder.lock()?;
+    Ok(folder)
+}
+
+/// The machine's name, for people; `unknown` where it cannot be had.
+pub fn host_name() -> String {
+    ["/proc/sys/kernel/hostname", "/etc/hostname"]
+        .iter()
+        .find_map(|path| std::fs::read_to_string(path).ok())
+        .map(|name| name.trim().to_owned())
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
+}
