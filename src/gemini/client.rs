@@ -1,0 +1,241 @@
+//! The HTTP client: sends one request, once, and hands its answer over block by block.
+//!
+//! It never tries again and never follows a redirect: there is one retry loop, and it is in the
+//! queue. HTTP/1.1 only, so that a broken connection takes one request with it, not all of them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use tokio::time::{Instant, timeout_at};
+
+use super::key::Key;
+use super::request::{Endpoint, Method, RequestBody};
+use crate::job::Spec;
+
+/// How long things may take. Silence of 50–120 s is normal for 4K pictures (users' reports,
+/// 2026-11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until the connection stands.
+    pub connect: Duration,
+    /// Longest silence, before the first byte and between two.
+    pub idle: Duration,
+    /// The whole request.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(15),
+            idle: Duration::from_secs(180),
+            total: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Connections that are kept for reuse are closed by us before servers close them, so that no
+/// request is sent into a closing one. Common servers keep them for 60 s and more.
+const POOL_IDLE: Duration = Duration::from_secs(20);
+
+/// Why no answer, or no whole answer, came.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransportError {
+    /// No connection stood: nothing was sent, nothing can be billed.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// Not a byte for too long.
+    #[error("silent for {} s", .0.as_secs_f64())]
+    Idle(Duration),
+    /// The whole request took too long.
+    #[error("not finished after {} s", .0.as_secs_f64())]
+    Total(Duration),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// The request's own body could not be read.
+    #[error("the request could not be built: {0}")]
+    Body(String),
+}
+
+/// The client cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up the HTTP client: {0}")]
+pub struct ClientError(String);
+
+impl ClientError {
+    pub(super) fn from_reqwest(error: reqwest::Error) -> Self {
+        Self(source_chain(error))
+    }
+}
+
+/// Sends requests to one endpoint.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    endpoint: Endpoint,
+    timeouts: Timeouts,
+}
+
+/// An answer whose body has not been read yet.
+#[derive(Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: ReplyBody,
+}
+
+/// The body of an answer, block by block, under the request's timeouts.
+#[derive(Debug)]
+pub struct ReplyBody {
+    response: reqwest::Response,
+    key: Key,
+    idle: Duration,
+    total: Duration,
+    deadline: Instant,
+}
+
+impl Client {
+    /// A client for `endpoint`.
+    pub fn new(endpoint: Endpoint, timeouts: Timeouts) -> Result<Self, ClientError> {
+        let http = builder(timeouts.connect);
+        let is_loopback = is_loopback(&endpoint.base_url);
+        let http = if is_loopback { http.no_proxy() } else { http };
+        let http = http.build().map_err(ClientError::from_reqwest)?;
+        Ok(Self { http, endpoint, timeouts })
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The timeouts.
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// Sends one request and waits for the head of its answer. Dropping the future closes the
+    /// connection; the server may go on and bill.
+    pub async fn send(&self, spec: &Spec, stream: bool) -> Result<Reply, TransportError> {
+        let body = RequestBody::new(spec);
+        let url = self.endpoint.url(spec.model.as_str(), Method::of(stream));
+        let mut request = self
+            .http
+            .post(url)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .header(CONTENT_LENGTH, body.bytes());
+        if !self.endpoint.key_in_query() {
+            let mut value = HeaderValue::from_str(self.endpoint.key.expose())
+                .map_err(|_| TransportError::Body("the key cannot stand in a header".to_owned()))?;
+            value.set_sensitive(true);
+            request = request.header(HeaderName::from_static("x-goog-api-key"), value);
+        }
+        let request = request.body(reqwest::Body::wrap_stream(body.into_stream()));
+        let started = Instant::now();
+        let deadline = started + self.timeouts.total;
+        // An upload may be long: only the total bounds it. The silence begins when it has left,
+        // which cannot be seen from here, so the head of the answer has idle + connect time.
+        let head_deadline = deadline.min(started + self.timeouts.idle + self.timeouts.connect);
+        let response = match timeout_at(head_deadline, request.send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(self.transport_error(error)),
+            Err(_) if head_deadline == deadline => return Err(TransportError::Total(self.timeouts.total)),
+            Err(_) => return Err(TransportError::Idle(self.timeouts.idle)),
+        };
+        Ok(Reply {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: ReplyBody {
+                response,
+                key: self.endpoint.key.clone(),
+                idle: self.timeouts.idle,
+                total: self.timeouts.total,
+                deadline,
+            },
+        })
+    }
+
+    fn transport_error(&self, error: reqwest::Error) -> TransportError {
+        let connect = error.is_connect();
+        let text = source_chain(error);
+        let text = self.endpoint.key.redact(&text);
+        if connect {
+            TransportError::Connect(text)
+        } else if text.contains("changed while it was sent") {
+            TransportError::Body(text)
+        } else {
+            TransportError::Broken(text)
+        }
+    }
+}
+
+impl ReplyBody {
+    /// The next block; `None` at the end. Not cancel-safe: a dropped call may lose a block.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, TransportError> {
+        let idle_deadline = Instant::now() + self.idle;
+        match timeout_at(self.deadline.min(idle_deadline), self.response.chunk()).await {
+            Ok(Ok(block)) => Ok(block),
+            Ok(Err(error)) => Err(TransportError::Broken(self.key.redact(&source_chain(error)))),
+            Err(_) if self.deadline <= idle_deadline => Err(TransportError::Total(self.total)),
+            Err(_) => Err(TransportError::Idle(self.idle)),
+        }
+    }
+
+    /// At most `max` first bytes of the body, for an error's text; what came before a fault
+    /// counts as much as a whole body.
+    pub async fn prefix(&mut self, max: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < max {
+            match self.next().await {
+                Ok(Some(block)) => bytes.extend_from_slice(&block[..block.len().min(max - bytes.len())]),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        bytes
+    }
+}
+
+/// What all clients of this crate have in common.
+pub(super) fn builder(connect: Duration) -> reqwest::ClientBuilder {
+    // Installed once per process; a second call is refused and changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .http1_only()
+        .connect_timeout(connect)
+        .pool_idle_timeout(POOL_IDLE)
+        .tcp_nodelay(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .user_agent(concat!("nightpress/", env!("CARGO_PKG_VERSION")))
+}
+
+/// An error with all its causes, without the URL: that may hold the key.
+pub(super) fn source_chain(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Whether a URL points at this machine.
+pub fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
