@@ -1,0 +1,75 @@
+//! `attempts.csv`: one row a request, in the order in which they were sent: the ledger. Columns
+//! only ever get appended.
+
+use std::path::Path;
+
+use super::file::{Pending, ReportError};
+use super::{PAGE_ROWS, cell, error_line};
+use crate::queue::{AttemptRow, Queue};
+
+const COLUMNS: [&str; 23] = [
+    "attempt",
+    "job",
+    "revision",
+    "run",
+    "lane",
+    "model",
+    "sent_at",
+    "ended_at",
+    "outcome",
+    "http_status",
+    "error",
+    "finish_reason",
+    "response_id",
+    "prompt_tokens",
+    "candidates_tokens",
+    "image_tokens",
+    "thoughts_tokens",
+    "total_tokens",
+    "bytes",
+    "first_byte_ms",
+    "total_ms",
+    "cost_usd_estimate",
+    "cost_usd_at_most",
+];
+
+pub(super) async fn write(queue: &dyn Queue, path: &Path) -> Result<(), ReportError> {
+    let mut file = Pending::create(path).await?;
+    file.rows([COLUMNS]).await?;
+    let mut after = None;
+    loop {
+        let page = queue.attempts(None, after, PAGE_ROWS).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.attempt);
+        file.rows(page.iter().map(row)).await?;
+    }
+    file.finish().await
+}
+
+fn row(attempt: &AttemptRow) -> [String; COLUMNS.len()] {
+    [
+        attempt.attempt.to_string(),
+        cell::text(attempt.job.as_str()),
+        attempt.revision.to_string(),
+        attempt.run.to_string(),
+        cell::text(&attempt.lane),
+        cell::text(&attempt.model),
+        attempt.sent_at.to_string(),
+        cell::time(attempt.ended_at),
+        attempt.outcome.to_string(),
+        cell::number(attempt.http_status),
+        cell::text(&error_line(attempt)),
+        cell::optional(attempt.finish_reason.as_deref()),
+        cell::optional(attempt.response_id.as_deref()),
+        cell::number(attempt.usage.prompt),
+        cell::number(attempt.usage.candidates),
+        cell::number(attempt.usage.image),
+        cell::number(attempt.usage.thoughts),
+        cell::number(attempt.usage.total),
+        cell::number(attempt.bytes),
+        cell::ms(attempt.first_byte),
+        cell::ms(attempt.total),
+        cell::money(attempt.cost),
+        cell::money(attempt.cost_at_most),
+    ]
+}
