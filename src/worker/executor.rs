@@ -1,0 +1,265 @@
+//! One attempt from top to bottom: references checked, request sent, answer decoded into the
+//! spool, its end judged. Touches neither queue nor lane: what it found out is its return value.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::progress::{Phase, Progress};
+use super::references::{self, ReferenceFault, References};
+use super::spooler::{Spooler, Trouble};
+use super::WorkError;
+use crate::gemini::{
+    Answer, AnswerReader, BodyEnd, Client, DecodeError, Fault, FaultClass, ImageFetcher, Limits, Reply, fault,
+};
+use crate::job::{Micros, Price, PriceTable, Spec, Usage};
+use crate::output::{SpoolDir, SpooledPicture};
+use crate::queue::{AttemptFacts, Claim};
+
+/// As much of an error's body as is read for its text.
+const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// What every executor of a run shares.
+#[derive(Debug)]
+pub(super) struct Tools {
+    pub(super) client: Client,
+    pub(super) fetcher: ImageFetcher,
+    pub(super) spool: Arc<SpoolDir>,
+    pub(super) prices: PriceTable,
+    pub(super) references: References,
+}
+
+/// How an attempt ended, before anything is recorded.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) result: Result<Vec<SpooledPicture>, Cause>,
+    pub(super) facts: AttemptFacts,
+}
+
+/// Why an attempt brought no images.
+#[derive(Debug)]
+pub(super) enum Cause {
+    /// The provider, or the way to it.
+    Fault(Fault),
+    /// We cut it off.
+    Aborted,
+    /// It cannot be sent at all, through the job's own fault.
+    Unsendable(ReferenceFault),
+    /// The disk.
+    Disk(WorkError),
+}
+
+/// Runs one attempt. `cancel` cuts it off; the connection is closed then.
+pub(super) async fn execute(
+    tools: &Tools,
+    claim: &Claim,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Ended {
+    let started = Instant::now();
+    let mut facts = AttemptFacts { cost_at_most: claim.reservation, ..AttemptFacts::default() };
+    let result = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Cause::Aborted),
+        result = exchange(tools, claim, progress, &mut facts) => result,
+    };
+    facts.total = started.elapsed();
+    record(&mut facts, &result, claim, &tools.prices);
+    Ended { result, facts }
+}
+
+async fn exchange(
+    tools: &Tools,
+    claim: &Claim,
+    progress: &Progress,
+    facts: &mut AttemptFacts,
+) -> Result<Vec<SpooledPicture>, Cause> {
+    references::unchanged(&tools.references, &claim.spec).await.map_err(Cause::Unsendable)?;
+    let started = Instant::now();
+    let mut reply = tools
+        .client
+        .send(&claim.spec, claim.stream)
+        .await
+        .map_err(|error| Cause::Fault(fault::of_transport(&error)))?;
+    facts.http_status = Some(reply.status);
+    if reply.status != 200 {
+        let body = reply.body.prefix(ERROR_BODY_BYTES_MAX).await;
+        facts.bytes = body.len() as u64;
+        return Err(Cause::Fault(fault::of_response(reply.status, &reply.headers, &body)));
+    }
+    let mut spooler = Spooler::new(Arc::clone(&tools.spool), claim.attempt);
+    let answer = read_answer(&mut reply, &mut spooler, progress, (facts, started)).await?;
+    note_answer(facts, &answer);
+    if let Some(fault) = fault::of_answer(&answer) {
+        spooler.finish(vec![]).await.map_err(disk)?.ok();
+        return Err(Cause::Fault(fault));
+    }
+    let mut wanted: Vec<usize> = answer.images.iter().map(|image| image.number).collect();
+    for url in &answer.urls {
+        wanted.push(fetch(&tools.fetcher, url, &mut spooler).await?);
+    }
+    let pictures = match spooler.finish(wanted).await.map_err(disk)? {
+        Ok(pictures) => pictures,
+        Err(damage) => return Err(Cause::Fault(fault::of_damaged_image(&damage))),
+    };
+    facts.note = notes(&claim.spec, &answer, &pictures);
+    Ok(pictures)
+}
+
+/// Reads an answer to its end, or to the fault that ends it.
+async fn read_answer(
+    reply: &mut Reply,
+    spooler: &mut Spooler,
+    progress: &Progress,
+    (facts, started): (&mut AttemptFacts, Instant),
+) -> Result<Answer, Cause> {
+    let mut reader = AnswerReader::new(Limits::default());
+    let mut lost: Option<Fault> = None;
+    let end = loop {
+        match reply.body.next().await {
+            Ok(Some(block)) => {
+                facts.first_byte.get_or_insert_with(|| started.elapsed());
+                progress.enter(Phase::Thinking);
+                // What is wrong with the answer is in it, when it is finished.
+                if reader.push(&block, spooler).is_err() {
+                    break BodyEnd::Clean;
+                }
+                if spooler.images() > 0 {
+                    progress.enter(Phase::Receiving);
+                    progress.received(spooler.image_bytes());
+                }
+                spooler.flush_if_full().await.map_err(disk)?;
+            }
+            Ok(None) => break BodyEnd::Clean,
+            Err(error) => {
+                lost = Some(fault::of_transport(&error));
+                break BodyEnd::Cut;
+            }
+        }
+    };
+    facts.bytes = reader.received_bytes();
+    let answer = reader.finish(end);
+    match lost {
+        // The model had said its last word: what broke was the silence after it.
+        Some(fault) if !answer.is_complete() => {
+            note_answer(facts, &answer);
+            Err(Cause::Fault(fault))
+        }
+        _ => Ok(answer),
+    }
+}
+
+/// Fetches an image by URL into the spool. Returns its number there.
+async fn fetch(fetcher: &ImageFetcher, url: &str, spooler: &mut Spooler) -> Result<usize, Cause> {
+    use crate::gemini::ImageSink as _;
+    let number = spooler.images();
+    let failed = |error: &crate::gemini::FetchError| Cause::Fault(fault::of_fetch(error));
+    let mut body = fetcher.fetch(url).await.map_err(|error| failed(&error))?;
+    let mut left = Limits::default().image_bytes_max;
+    while let Some(block) = body.next().await.map_err(|error| failed(&error))? {
+        left = left.checked_sub(block.len() as u64).ok_or_else(|| {
+            let error =
+                DecodeError::TooLarge { what: "bytes of an image", max: Limits::default().image_bytes_max };
+            Cause::Fault(fault::of_damaged_image(&error.to_string()))
+        })?;
+        spooler.image(number, &block);
+        spooler.flush_if_full().await.map_err(disk)?;
+    }
+    Ok(number)
+}
+
+fn disk(trouble: Trouble) -> Cause {
+    Cause::Disk(trouble.into())
+}
+
+fn note_answer(facts: &mut AttemptFacts, answer: &Answer) {
+    facts.usage = answer.usage;
+    facts.finish_reason = answer.block_reason.clone().or_else(|| answer.finish_reason.clone());
+    facts.response_id = answer.response_id.clone();
+    facts.caption = Some(answer.caption.clone()).filter(|caption| !caption.is_empty());
+}
+
+/// What the end of the attempt says about money and errors.
+fn record(
+    facts: &mut AttemptFacts,
+    result: &Result<Vec<SpooledPicture>, Cause>,
+    claim: &Claim,
+    prices: &PriceTable,
+) {
+    let model = &claim.spec.model;
+    let by_request = matches!(prices.get(model), Some(Price::PerRequest(_)));
+    let (known, may_be_billed) = match result {
+        Ok(_) => (true, true),
+        Err(Cause::Fault(fault)) => (!by_request, fault.may_be_billed),
+        Err(Cause::Aborted | Cause::Disk(_)) => (false, true),
+        Err(Cause::Unsendable(_)) => (false, false),
+    };
+    facts.cost = if known { prices.cost(model, &facts.usage) } else { None };
+    facts.cost_at_most = match facts.cost {
+        Some(cost) => cost,
+        None if may_be_billed => claim.reservation,
+        None => Micros(0),
+    };
+    match result {
+        Ok(_) => {}
+        Err(Cause::Fault(fault)) => set_error(facts, &fault.code, &fault.message),
+        Err(Cause::Aborted) => set_error(facts, "aborted", "cut off by us; it may have been billed"),
+        Err(Cause::Unsendable(fault)) => set_error(facts, fault.code(), &fault.to_string()),
+        Err(Cause::Disk(error)) => set_error(facts, "disk", &error.to_string()),
+    }
+    if let Err(Cause::Fault(Fault { class: FaultClass::Throttled { .. }, .. })) = result {
+        // A refusal by a rate limit is not an answer: nothing of it is counted.
+        facts.usage = Usage::default();
+    }
+}
+
+fn set_error(facts: &mut AttemptFacts, code: &str, message: &str) {
+    facts.error_code = Some(code.to_owned());
+    facts.error = Some(message.to_owned());
+}
+
+/// What is worth saying about a success.
+fn notes(spec: &Spec, answer: &Answer, pictures: &[SpooledPicture]) -> Option<String> {
+    let mut notes = Vec::new();
+    if !answer.is_complete() {
+        notes.push("the answer had an image but no proper end: its usage may be incomplete".to_owned());
+    } else if answer.usage.is_empty() {
+        notes.push("the answer did not state its usage".to_owned());
+    }
+    if let (Some(asked), Some(first)) = (spec.aspect_ratio.as_deref(), pictures.first())
+        && !ratio_is_kept(asked, first.width, first.height)
+    {
+        notes.push(format!("asked for {asked}, got {}x{}", first.width, first.height));
+    }
+    if !answer.urls.is_empty() {
+        notes.push(
+            "the image came as a URL: the key's group is probably Aggregate-NanoUrl; the Direct group sends bytes"
+                .to_owned(),
+        );
+    }
+    (!notes.is_empty()).then(|| notes.join("; "))
+}
+
+/// Models round sides to multiples of 16 and more: 16:9 comes as 1376x768, 0.8 % off.
+fn ratio_is_kept(asked: &str, width: u32, height: u32) -> bool {
+    const TOLERANCE: f64 = 0.03;
+    let Some((across, down)) = asked.split_once(':') else { return true };
+    let (Ok(across), Ok(down)) = (across.parse::<f64>(), down.parse::<f64>()) else { return true };
+    let ratio = (f64::from(width) / f64::from(height)) / (across / down);
+    !ratio.is_finite() || (ratio - 1.0).abs() <= TOLERANCE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rounded_ratio_is_kept_and_another_one_is_not() {
+        assert!(ratio_is_kept("16:9", 1376, 768));
+        assert!(ratio_is_kept("1:1", 1024, 1024));
+        assert!(!ratio_is_kept("16:9", 1024, 1024));
+        assert!(!ratio_is_kept("9:16", 1376, 768));
+        assert!(ratio_is_kept("odd", 10, 10));
+    }
+}
