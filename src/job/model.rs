@@ -61,8 +61,10 @@ pub struct ModelFacts {
     pub ratios_documented: &'static [&'static str],
     /// Ratios that Google takes beyond those.
     pub ratios_google: &'static [&'static str],
-    /// Sizes that it serves.
+    /// Sizes that it serves, by Google's page.
     pub sizes: &'static [&'static str],
+    /// Sizes on the provider's pages.
+    pub sizes_documented: &'static [&'static str],
     /// The most reference images.
     pub references_max: usize,
     /// Tokens of one image by size; the first is also that of an unnamed size.
@@ -70,6 +72,7 @@ pub struct ModelFacts {
 }
 
 const RATIOS_PAGES: &[&str] = &["1:1", "4:3", "3:4", "16:9", "9:16"];
+const SIZES_PAGES: &[&str] = &["1K", "2K", "4K"];
 const RATIOS_GOOGLE: &[&str] = &["2:3", "3:2", "4:5", "5:4", "21:9"];
 const RATIOS_GOOGLE_FLASH: &[&str] = &["2:3", "3:2", "4:5", "5:4", "21:9", "1:4", "4:1", "1:8", "8:1"];
 /// Google shut its preview models down on this day (provider's page of gemini-3-pro-image and
@@ -82,6 +85,7 @@ const PRO: ModelFacts = ModelFacts {
     ratios_documented: RATIOS_PAGES,
     ratios_google: RATIOS_GOOGLE,
     sizes: &["1K", "2K", "4K"],
+    sizes_documented: SIZES_PAGES,
     references_max: 14,
     image_tokens: &[("1K", 1120), ("2K", 1120), ("4K", 2000)],
 };
@@ -91,6 +95,7 @@ const FLASH: ModelFacts = ModelFacts {
     ratios_documented: RATIOS_PAGES,
     ratios_google: RATIOS_GOOGLE_FLASH,
     sizes: &["1K", "2K", "4K", "512"],
+    sizes_documented: SIZES_PAGES,
     references_max: 14,
     image_tokens: &[("1K", 1120), ("2K", 1680), ("4K", 2520), ("512", 747)],
 };
@@ -106,6 +111,7 @@ const KNOWN: &[ModelFacts] = &[
         ratios_documented: RATIOS_PAGES,
         ratios_google: RATIOS_GOOGLE,
         sizes: &["1K"],
+        sizes_documented: SIZES_PAGES,
         references_max: 3,
         image_tokens: &[("1K", 1290)],
     },
