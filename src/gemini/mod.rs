@@ -1,4 +1,5 @@
 //! Floor 4: the image API. A job becomes a request, an answer's bytes become images and an
 //! outcome, and every fault gets a class.
 
+pub mod decode;
 pub mod wire;
