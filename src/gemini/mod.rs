@@ -3,5 +3,9 @@
 
 pub mod answer;
 mod caption;
+mod class;
 pub mod decode;
+mod error_body;
+pub mod fault;
+pub mod hint;
 pub mod wire;
