@@ -45,6 +45,9 @@ pub enum TransportError {
     /// No connection stood: nothing was sent, nothing can be billed.
     #[error("cannot connect: {0}")]
     Connect(String),
+    /// The server could not prove who it is, or TLS failed otherwise: nothing was sent.
+    #[error("no secure connection: {0}")]
+    Tls(String),
     /// Not a byte for too long.
     #[error("silent for {} s", .0.as_secs_f64())]
     Idle(Duration),
@@ -161,10 +164,12 @@ impl Client {
     }
 
     fn transport_error(&self, error: reqwest::Error) -> TransportError {
-        let connect = error.is_connect();
+        let (connect, tls) = (error.is_connect(), is_tls(&error));
         let text = source_chain(error);
         let text = self.endpoint.key.redact(&text);
-        if connect {
+        if tls {
+            TransportError::Tls(text)
+        } else if connect {
             TransportError::Connect(text)
         } else if text.contains("changed while it was sent") {
             TransportError::Body(text)
@@ -228,6 +233,21 @@ pub(super) fn source_chain(error: reqwest::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Whether TLS is what failed.
+fn is_tls(error: &reqwest::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        let inside = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if cause.is::<rustls::Error>()
+            || inside.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+        {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }
 
 /// Whether a URL points at this machine.

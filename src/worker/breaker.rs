@@ -3,7 +3,7 @@
 
 use super::config::FailureLimit;
 use super::event::Stop;
-use crate::gemini::{Fault, FaultClass};
+use crate::gemini::fault::{Fault, FaultClass};
 
 /// The same permanent error so many times, without one success, is no longer the jobs' fault.
 const SAME_ERROR_MAX: u32 = 20;
@@ -57,10 +57,10 @@ impl Breaker {
 
     fn same_error(&mut self, fault: &Fault) -> Option<Stop> {
         let times = match &self.same {
-            Some((code, times)) if *code == fault.code => times + 1,
+            Some((code, times)) if *code == *fault.code => times + 1,
             _ => 1,
         };
-        self.same = Some((fault.code.clone(), times));
+        self.same = Some((fault.code.clone().into_owned(), times));
         (times >= SAME_ERROR_MAX && self.succeeded == 0)
             .then(|| Stop::SameError { times, error: fault.message.clone() })
     }
@@ -71,7 +71,13 @@ mod tests {
     use super::*;
 
     fn fault(class: FaultClass, code: &str) -> Fault {
-        Fault { class, code: code.to_owned(), message: "no".to_owned(), lane_cooldown: false, may_be_billed: false }
+        Fault {
+            class,
+            code: code.to_owned().into(),
+            message: "no".to_owned(),
+            lane_cooldown: false,
+            may_be_billed: false,
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::lanes::Lanes;
 use super::progress::{Phase, Progress};
 use super::rescue::rescue;
 use super::{Ending, Event, Shutdown, Stop, Work, WorkError};
-use crate::gemini::{Fault, FaultClass};
+use crate::gemini::fault::{Fault, FaultClass};
 use crate::job::{AttemptOutcome, JobId, JobState, Micros, RunId, Timestamp, WorkerId};
 use crate::pacing::{Ticket, Verdict, Why};
 use crate::queue::{Claim, ClaimRequest, Left, Next, PlannedOutput, Settlement};
@@ -263,7 +263,13 @@ impl<'a> Dispatcher<'a> {
         Ok(())
     }
 
-    fn teach_lane(&mut self, claim: &Claim, running: &Running, ended: &Ended, now: Instant) -> Option<Instant> {
+    fn teach_lane(
+        &mut self,
+        claim: &Claim,
+        running: &Running,
+        ended: &Ended,
+        now: Instant,
+    ) -> Option<Instant> {
         let fault = match &ended.result {
             Ok(_) => None,
             Err(Cause::Fault(fault)) => Some(fault),
@@ -291,7 +297,7 @@ impl<'a> Dispatcher<'a> {
         }
         let outcome = match fault.class {
             FaultClass::Throttled { .. } | FaultClass::Parked { .. } => AttemptOutcome::Throttled,
-            FaultClass::Transient => AttemptOutcome::Transient,
+            FaultClass::Transient { .. } => AttemptOutcome::Transient,
             FaultClass::NoImage => AttemptOutcome::NoImage,
             FaultClass::Refused => AttemptOutcome::Refused,
             FaultClass::Rejected => AttemptOutcome::Failed,
@@ -309,9 +315,7 @@ impl<'a> Dispatcher<'a> {
         );
         match verdict {
             Verdict::Again(delay) => self.back_to_the_queue(outcome, delay.max(lane_wait)),
-            Verdict::Fail => {
-                Decision { outcome, next: Next::Fail, state: JobState::Failed, again_in: None }
-            }
+            Verdict::Fail => Decision { outcome, next: Next::Fail, state: JobState::Failed, again_in: None },
             Verdict::Refuse => {
                 Decision { outcome, next: Next::Refuse, state: JobState::Refused, again_in: None }
             }
@@ -340,7 +344,8 @@ impl<'a> Dispatcher<'a> {
         let files = match recorded {
             Recorded::Done(files) => files,
             Recorded::LeaseLost => {
-                let warning = format!("job {}: its lease was lost, so its result is not recorded", event.claim.name);
+                let warning =
+                    format!("job {}: its lease was lost, so its result is not recorded", event.claim.name);
                 tracing::warn!(job = %event.claim.name, attempt = event.claim.attempt.0, "lease lost");
                 self.work.observer.event(&Event::Warning(warning));
                 return Ok(());

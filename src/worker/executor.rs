@@ -6,14 +6,16 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::WorkError;
 use super::progress::{Phase, Progress};
 use super::references::{self, ReferenceFault, References};
 use super::spooler::{Spooler, Trouble};
-use super::WorkError;
-use crate::gemini::{
-    Answer, AnswerReader, BodyEnd, Client, DecodeError, Fault, FaultClass, ImageFetcher, Limits, Reply, fault,
-};
-use crate::job::{Micros, Price, PriceTable, Spec, Usage};
+use crate::gemini::answer::{Answer, AnswerReader, BodyEnd, ImageSink as _};
+use crate::gemini::decode::Limits;
+use crate::gemini::fault::{self, ErrorResponse, Fault, FaultClass, Request};
+use crate::gemini::{Client, FetchError, ImageFetcher, Reply, TransportError};
+use crate::gemini::{of_damaged_image, of_fetch, of_lost_connection};
+use crate::job::{Micros, Price, PriceTable, Provider, Spec, Usage};
 use crate::output::{SpoolDir, SpooledPicture};
 use crate::queue::{AttemptFacts, Claim};
 
@@ -76,46 +78,54 @@ async fn exchange(
     facts: &mut AttemptFacts,
 ) -> Result<Vec<SpooledPicture>, Cause> {
     references::unchanged(&tools.references, &claim.spec).await.map_err(Cause::Unsendable)?;
+    let redact = |text: &str| tools.client.endpoint().key.redact(text);
+    let request = Request {
+        model: &claim.spec.model,
+        streamed: claim.stream && tools.client.endpoint().provider != Provider::Google,
+        redact: &redact,
+    };
+    let lost = |error: &TransportError| Cause::Fault(of_lost_connection(error, &request));
     let started = Instant::now();
-    let mut reply = tools
-        .client
-        .send(&claim.spec, claim.stream)
-        .await
-        .map_err(|error| Cause::Fault(fault::of_transport(&error)))?;
+    let mut reply = tools.client.send(&claim.spec, claim.stream).await.map_err(|error| lost(&error))?;
     facts.http_status = Some(reply.status);
     if reply.status != 200 {
         let body = reply.body.prefix(ERROR_BODY_BYTES_MAX).await;
         facts.bytes = body.len() as u64;
-        return Err(Cause::Fault(fault::of_response(reply.status, &reply.headers, &body)));
+        let response = ErrorResponse { status: reply.status, headers: &reply.headers, body: &body };
+        return Err(Cause::Fault(fault::of_response(&response, &request)));
     }
     let mut spooler = Spooler::new(Arc::clone(&tools.spool), claim.attempt);
-    let answer = read_answer(&mut reply, &mut spooler, progress, (facts, started)).await?;
+    let (answer, broken) = read_answer(&mut reply, &mut spooler, progress, (facts, started)).await?;
     note_answer(facts, &answer);
-    if let Some(fault) = fault::of_answer(&answer) {
+    if let Some(fault) = fault::of_answer(&answer, &request) {
         spooler.finish(vec![]).await.map_err(disk)?.ok();
-        return Err(Cause::Fault(fault));
+        // A silence or a broken connection is told as such, unless the server gave a reason.
+        return Err(broken
+            .filter(|_| answer.error.is_none())
+            .map_or(Cause::Fault(fault), |error| lost(&error)));
     }
     let mut wanted: Vec<usize> = answer.images.iter().map(|image| image.number).collect();
     for url in &answer.urls {
-        wanted.push(fetch(&tools.fetcher, url, &mut spooler).await?);
+        let number = fetch(&tools.fetcher, url, &mut spooler).await?;
+        wanted.push(number.map_err(|error| Cause::Fault(of_fetch(&error, &request)))?);
     }
     let pictures = match spooler.finish(wanted).await.map_err(disk)? {
         Ok(pictures) => pictures,
-        Err(damage) => return Err(Cause::Fault(fault::of_damaged_image(&damage))),
+        Err(damage) => return Err(Cause::Fault(of_damaged_image(&damage))),
     };
     facts.note = notes(&claim.spec, &answer, &pictures);
     Ok(pictures)
 }
 
-/// Reads an answer to its end, or to the fault that ends it.
+/// Reads an answer to its end, and what broke it off if anything did.
 async fn read_answer(
     reply: &mut Reply,
     spooler: &mut Spooler,
     progress: &Progress,
     (facts, started): (&mut AttemptFacts, Instant),
-) -> Result<Answer, Cause> {
+) -> Result<(Answer, Option<TransportError>), Cause> {
     let mut reader = AnswerReader::new(Limits::default());
-    let mut lost: Option<Fault> = None;
+    let mut broken = None;
     let end = loop {
         match reply.body.next().await {
             Ok(Some(block)) => {
@@ -133,40 +143,34 @@ async fn read_answer(
             }
             Ok(None) => break BodyEnd::Clean,
             Err(error) => {
-                lost = Some(fault::of_transport(&error));
+                broken = Some(error);
                 break BodyEnd::Cut;
             }
         }
     };
     facts.bytes = reader.received_bytes();
-    let answer = reader.finish(end);
-    match lost {
-        // The model had said its last word: what broke was the silence after it.
-        Some(fault) if !answer.is_complete() => {
-            note_answer(facts, &answer);
-            Err(Cause::Fault(fault))
-        }
-        _ => Ok(answer),
-    }
+    Ok((reader.finish(end), broken))
 }
 
 /// Fetches an image by URL into the spool. Returns its number there.
-async fn fetch(fetcher: &ImageFetcher, url: &str, spooler: &mut Spooler) -> Result<usize, Cause> {
-    use crate::gemini::ImageSink as _;
+async fn fetch(
+    fetcher: &ImageFetcher,
+    url: &str,
+    spooler: &mut Spooler,
+) -> Result<Result<usize, FetchError>, Cause> {
     let number = spooler.images();
-    let failed = |error: &crate::gemini::FetchError| Cause::Fault(fault::of_fetch(error));
-    let mut body = fetcher.fetch(url).await.map_err(|error| failed(&error))?;
-    let mut left = Limits::default().image_bytes_max;
-    while let Some(block) = body.next().await.map_err(|error| failed(&error))? {
-        left = left.checked_sub(block.len() as u64).ok_or_else(|| {
-            let error =
-                DecodeError::TooLarge { what: "bytes of an image", max: Limits::default().image_bytes_max };
-            Cause::Fault(fault::of_damaged_image(&error.to_string()))
-        })?;
-        spooler.image(number, &block);
+    let mut body = match fetcher.fetch(url, Limits::default().image_bytes_max).await {
+        Ok(body) => body,
+        Err(error) => return Ok(Err(error)),
+    };
+    loop {
+        match body.next().await {
+            Ok(Some(block)) => spooler.image(number, &block),
+            Ok(None) => return Ok(Ok(number)),
+            Err(error) => return Ok(Err(error)),
+        }
         spooler.flush_if_full().await.map_err(disk)?;
     }
-    Ok(number)
 }
 
 fn disk(trouble: Trouble) -> Cause {
@@ -232,12 +236,7 @@ fn notes(spec: &Spec, answer: &Answer, pictures: &[SpooledPicture]) -> Option<St
     {
         notes.push(format!("asked for {asked}, got {}x{}", first.width, first.height));
     }
-    if !answer.urls.is_empty() {
-        notes.push(
-            "the image came as a URL: the key's group is probably Aggregate-NanoUrl; the Direct group sends bytes"
-                .to_owned(),
-        );
-    }
+    notes.extend(fault::note_of(answer).map(str::to_owned));
     (!notes.is_empty()).then(|| notes.join("; "))
 }
 

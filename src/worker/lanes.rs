@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::{Work, WorkError};
-use crate::gemini::{Fault, FaultClass};
+use crate::gemini::fault::{Fault, FaultClass};
 use crate::job::{LaneId, ModelName};
 use crate::pacing::{Closed, Lane, LaneLimits, Ticket};
 use crate::queue::LaneKey;

@@ -82,10 +82,14 @@ pub enum WorkError {
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// Another worker took over.
-    #[error("this process was silent for so long that another one took its jobs over; run the same command again")]
+    #[error(
+        "this process was silent for so long that another one took its jobs over; run the same command again"
+    )]
     DeclaredDead,
     /// A task panicked. What it held is rescued by the next run.
-    #[error("a worker task failed: {0}; this is a bug in nightpress, the next run goes on where this one stopped")]
+    #[error(
+        "a worker task failed: {0}; this is a bug in nightpress, the next run goes on where this one stopped"
+    )]
     Task(String),
 }
 
@@ -94,7 +98,8 @@ pub enum WorkError {
 pub async fn work(work: Work) -> Result<Ending, WorkError> {
     let token = format!("{:016x}", rand::rng().random::<u64>());
     let spool = Arc::new(SpoolDir::create(&work.folder.spool(), &token)?);
-    let start = RunStart { command: work.config.command.clone(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    let start =
+        RunStart { command: work.config.command.clone(), version: env!("CARGO_PKG_VERSION").to_owned() };
     let run = work.queue.start_run(start).await?;
     let start = WorkerStart { run, token, host: host_name(), pid: std::process::id() };
     let worker = work.queue.register_worker(start).await?;

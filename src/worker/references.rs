@@ -19,8 +19,13 @@ pub(super) enum ReferenceFault {
     #[error("reference {} changed after the manifest was loaded; run the same command again to take it as it is now", .0.display())]
     Changed(PathBuf),
     /// It cannot be read.
-    #[error("reference {} cannot be used any more: {1}", .0.display())]
-    Unusable(PathBuf, ReferenceError),
+    #[error("reference {} cannot be used any more: {source}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: ReferenceError,
+    },
     /// The check itself failed.
     #[error("references could not be checked: {0}")]
     Task(String),
@@ -31,7 +36,7 @@ impl ReferenceFault {
     pub(super) const fn code(&self) -> &'static str {
         match self {
             Self::Changed(_) => "reference_changed",
-            Self::Unusable(..) => "reference_unusable",
+            Self::Unusable { .. } => "reference_unusable",
             Self::Task(_) => "reference_unchecked",
         }
     }
@@ -48,7 +53,7 @@ pub(super) async fn unchanged(references: &References, spec: &Spec) -> Result<()
         for reference in wanted {
             let found = cache
                 .probe_again(&reference.path, u64::MAX)
-                .map_err(|error| ReferenceFault::Unusable(reference.path.clone(), error))?;
+                .map_err(|source| ReferenceFault::Unusable { path: reference.path.clone(), source })?;
             if found.digest != reference.digest {
                 return Err(ReferenceFault::Changed(reference.path));
             }

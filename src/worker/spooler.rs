@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::WorkError;
-use crate::gemini::ImageSink;
+use crate::gemini::answer::ImageSink;
 use crate::job::AttemptId;
 use crate::output::{SpoolDir, SpoolError, SpoolFile, SpooledPicture};
 
@@ -86,7 +86,10 @@ impl Spooler {
 
     /// Makes the images with these numbers durable, in this order, and throws the rest away.
     /// `Ok(Err)` when one of them is not a whole picture.
-    pub(super) async fn finish(mut self, wanted: Vec<usize>) -> Result<Result<Vec<SpooledPicture>, String>, Trouble> {
+    pub(super) async fn finish(
+        mut self,
+        wanted: Vec<usize>,
+    ) -> Result<Result<Vec<SpooledPicture>, String>, Trouble> {
         self.flush().await?;
         let mut files: Vec<Option<SpoolFile>> = self.files.into_iter().map(Some).collect();
         let dir = self.dir;
