@@ -121,6 +121,14 @@ fn one_object_may_be_spread_over_lines() {
 }
 
 #[test]
+fn a_string_may_go_on_in_the_next_line_of_its_event() {
+    for body in ["data: {\"responseId\":\"ab\ndata: cd\"}\n\n", "data:{\"responseId\":\"ab\r\ndata:cd\"}"] {
+        let outcome = expect_good(body.as_bytes(), 0, 1);
+        assert_eq!(outcome.chunks, [r#"{"responseId":"abcd"}"#]);
+    }
+}
+
+#[test]
 fn an_error_without_data_after_good_events_is_an_event() {
     let error = "{\n  \"error\": {\n    \"code\": 499,\n\n    \"status\": \"CANCELLED\"\n  }\n}\n";
     for body in [format!("data: {THOUGHT}\r\n\r\n{error}"), format!("data: {THOUGHT}\n\n[{error}]\n")] {
