@@ -1,7 +1,7 @@
 //! From the events of an answer to what it gave: images, URLs, words, tokens, and how it ended.
 //!
 //! What this does *not* do: judge. Whether an answer is a success is decided by
-//! `fault::of_answer`. All texts are the server's own, unredacted.
+//! [`fault::of_answer`](super::fault::of_answer). All texts are the server's own, unredacted.
 
 use std::mem;
 
@@ -125,6 +125,13 @@ impl AnswerReader {
         self.decoder.received_bytes()
     }
 
+    /// What came so far, for a progress display and for knowing that the model has come to its
+    /// end though the body has not. Caption and the URLs of texts are not in it yet.
+    #[must_use]
+    pub const fn so_far(&self) -> &Answer {
+        &self.draft.answer
+    }
+
     /// The body is over.
     #[must_use]
     pub fn finish(self, end: BodyEnd) -> Answer {
@@ -206,7 +213,9 @@ impl Draft {
         if answer.error.is_none() {
             answer.error = chunk.error.filter(says_something);
         }
-        chunk.candidates.into_iter().for_each(|candidate| self.candidate(candidate));
+        for candidate in chunk.candidates {
+            self.candidate(candidate);
+        }
         // Images that no part claims are nobody's.
         self.arriving.clear();
     }
@@ -222,7 +231,9 @@ impl Draft {
         }
         keep_last(&mut answer.finish_message, candidate.finish_message);
         let parts = candidate.content.map(|content| content.parts).unwrap_or_default();
-        parts.into_iter().for_each(|part| self.part(part));
+        for part in parts {
+            self.part(part);
+        }
     }
 
     fn part(&mut self, part: AnswerPart) {

@@ -43,8 +43,7 @@ pub(super) fn take_apart(texts: &[String]) -> Texts {
         rest = after;
     }
     found.caption.push_str(rest);
-    found.caption = found.caption.trim().to_owned();
-    found
+    Texts { caption: found.caption.trim().to_owned(), ..found }
 }
 
 /// The number of every image that stood in `text` as a `data:` URL.

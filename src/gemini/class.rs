@@ -35,11 +35,14 @@ pub(super) struct Row {
     pub(super) says: &'static str,
     /// What to do about it; empty where nightpress does it.
     pub(super) advice: &'static str,
+    /// A firewall stands in front.
     pub(super) lane_cooldown: bool,
+    /// The key may merely belong to a group that does not stream.
+    pub(super) may_be_group: bool,
 }
 
 const fn row(kind: Kind, code: &'static str, says: &'static str, advice: &'static str) -> Row {
-    Row { kind, code, says, advice, lane_cooldown: false }
+    Row { kind, code, says, advice, lane_cooldown: false, may_be_group: false }
 }
 
 /// By what an error is known.
@@ -74,6 +77,9 @@ const MODEL_UNAVAILABLE: Row = row(
     "the model is not there",
     "check the model's name and the base URL",
 );
+
+/// What a gateway says when no channel of the key's group has the model.
+const NO_CHANNEL: Row = Row { may_be_group: true, ..MODEL_UNAVAILABLE };
 
 const ERRORS: &[(When, Row)] = &[
     // What the error says of itself.
@@ -151,8 +157,9 @@ const ERRORS: &[(When, Row)] = &[
             "enable billing for it, then run again",
         ),
     ),
-    (When::Token(&["model_not_found", "model_not_available"]), MODEL_UNAVAILABLE),
-    (When::Says(&["no available channel", "无可用渠道", "is not found for api version"]), MODEL_UNAVAILABLE),
+    (When::Token(&["model_not_found", "model_not_available"]), NO_CHANNEL),
+    (When::Says(&["no available channel", "无可用渠道"]), NO_CHANNEL),
+    (When::Says(&["is not found for api version"]), MODEL_UNAVAILABLE),
     // Limits.
     (When::Status(&[429]), RATE_LIMITED),
     (When::Token(&["rate_limit_exceeded", "resource_exhausted"]), RATE_LIMITED),
@@ -161,7 +168,7 @@ const ERRORS: &[(When, Row)] = &[
     (When::Page(&[401, 403]), FIREWALL),
     (When::Plain(&[403]), FIREWALL),
     (When::Status(&[404, 410]), MODEL_UNAVAILABLE),
-    (When::Status(&[401, 403]), KEY_REJECTED),
+    (When::Status(&[401, 403]), Row { may_be_group: true, ..KEY_REJECTED }),
     (
         When::Status(&[413]),
         row(
@@ -319,4 +326,4 @@ pub(super) const fn transport_row(kind: Transport) -> &'static Row {
 
 #[cfg(test)]
 #[path = "class_tests.rs"]
-mod tests;
+pub(super) mod tests;

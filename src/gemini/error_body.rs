@@ -225,6 +225,11 @@ mod tests {
                     .to_string();
             let read = check(&body, Some(429), "Please retry in 7s");
             assert_eq!(read.details.len(), 1);
+            assert_eq!(
+                read.says(&["upstream said"]),
+                message.starts_with("upstream"),
+                "prose around it counts"
+            );
         }
         check(r#"{"error":{"message":"use {braces} freely"}}"#, None, "use {braces} freely");
     }

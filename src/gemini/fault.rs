@@ -20,7 +20,7 @@ use crate::job::{ModelName, model_facts, printable};
 /// Longest prose of a server in a message.
 const PROSE_CHARS_MAX: usize = 300;
 /// A longer hint parks the lane: no worker waits for it.
-const SHORT_HINT_MAX: Duration = Duration::from_secs(10 * 60);
+const SHORT_HINT_MAX: Duration = Duration::from_mins(10);
 /// Why streaming is refused where other requests pass (the provider's page of
 /// gemini-3.1-flash-image-preview, read 2026-11).
 const STREAMING_ADVICE: &str = "streaming needs a key of the Direct group";
@@ -89,7 +89,7 @@ impl fmt::Display for Fault {
 pub struct Request<'a> {
     /// Its model.
     pub model: &'a ModelName,
-    /// It went to `streamGenerateContent`.
+    /// It went to `streamGenerateContent` of a gateway whose keys belong to groups.
     pub streamed: bool,
     /// Takes the key out of a text: servers echo it. Applied before a text is shortened.
     pub redact: &'a (dyn Fn(&str) -> String + Sync),
@@ -160,7 +160,11 @@ pub fn of_answer(answer: &Answer, request: &Request<'_>) -> Option<Fault> {
         let reason = answer.block_reason.as_deref().unwrap_or("no reason given");
         return Some(of_row(&class::BLOCKED, reason, answer.block_message.as_deref(), request));
     }
-    if let Some(broken) = &answer.broken {
+    // A refusal stands, whatever became of the bytes behind it.
+    let is_decided = answer.finish_reason.as_deref().is_some_and(|reason| reason != "STOP");
+    if let Some(broken) = &answer.broken
+        && !(is_decided && *broken == DecodeError::Truncated { in_image: false })
+    {
         return Some(of_decode(broken, request));
     }
     let message = answer.finish_message.as_deref().filter(|text| !text.is_empty());
@@ -229,14 +233,16 @@ fn of_error(body: &ErrorBody, status: u16, headers: &HeaderMap, request: &Reques
 fn of_row(row: &'static Row, reason: &str, prose: Option<&str>, request: &Request<'_>) -> Fault {
     let mut message = row.says.to_owned();
     if !reason.is_empty() {
-        message.push_str(&format!(" ({})", foreign(reason, request)));
+        message.push_str(" (");
+        message.push_str(&foreign(reason, request));
+        message.push(')');
     }
     let prose = foreign(prose.unwrap_or_default(), request);
     if !prose.is_empty() {
         message.push_str(": ");
         message.push_str(&prose);
     }
-    let more = advice_of(row.kind, request);
+    let more = advice_of(row, request);
     for advice in [Some(row.advice), more.as_deref()].into_iter().flatten().filter(|text| !text.is_empty()) {
         message.push_str("; ");
         message.push_str(advice);
@@ -262,14 +268,14 @@ fn of_row(row: &'static Row, reason: &str, prose: Option<&str>, request: &Reques
 }
 
 /// Causes that the pages explain.
-fn advice_of(kind: Kind, request: &Request<'_>) -> Option<String> {
+fn advice_of(row: &Row, request: &Request<'_>) -> Option<String> {
     let model = request.model;
     let shutdown = model_facts(model).and_then(|facts| facts.shutdown);
-    match kind {
+    match row.kind {
         Kind::ModelUnavailable if shutdown.is_some() => {
             shutdown.map(|(day, successor)| format!("{model} was shut down on {day}, use {successor}"))
         }
-        Kind::ModelUnavailable | Kind::KeyRejected if request.streamed => Some(STREAMING_ADVICE.to_owned()),
+        _ if row.may_be_group && request.streamed => Some(STREAMING_ADVICE.to_owned()),
         _ => None,
     }
 }
@@ -285,3 +291,7 @@ fn foreign(text: &str, request: &Request<'_>) -> String {
         None => line,
     }
 }
+
+#[cfg(test)]
+#[path = "fault_tests.rs"]
+mod tests;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// Longest delay that is believed. The API's longest period is a day; a server that asks for
 /// more must not close a lane for good.
-const DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const DELAY_MAX: Duration = Duration::from_hours(24);
 /// Longest id of a quota that is kept.
 const QUOTA_ID_CHARS_MAX: usize = 200;
 
@@ -110,7 +110,7 @@ pub(super) fn quota(details: &[Value], messages: &[String]) -> Option<Quota> {
 }
 
 fn stated(id: &Value, limit: Option<&Value>) -> Option<Quota> {
-    let id: String = id.as_str()?.chars().take(QUOTA_ID_CHARS_MAX).collect();
+    let id: String = id.as_str()?.chars().filter(char::is_ascii_graphic).take(QUOTA_ID_CHARS_MAX).collect();
     let limit = match limit {
         Some(Value::String(text)) => text.trim().parse().ok(),
         Some(value) => value.as_u64(),

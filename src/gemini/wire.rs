@@ -1,8 +1,8 @@
 //! What travels on the wire, field by field as the provider's pages have it. The client writes
 //! requests and reads answers; the simulator does the reverse with the same types.
 //!
-//! Requests are `snake_case` inside parts (`inline_data`, `mime_type`) and `camelCase` outside, as
-//! the pages send them. Answers are `camelCase`, and both spellings are read. Every field of an
+//! Requests are snake case inside parts (`inline_data`, `mime_type`) and camel case outside, as
+//! the pages send them. Answers are camel case, and both spellings are read. Every field of an
 //! answer may be missing or `null`; unknown fields are ignored.
 
 use serde::de::DeserializeOwned;
@@ -203,7 +203,12 @@ pub struct AnswerPart {
     #[serde(deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub thought: Option<bool>,
     /// An image as base64.
-    #[serde(rename = "inlineData", alias = "inline_data", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "inlineData",
+        alias = "inline_data",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub inline_data: Option<InlineData>,
     /// An image by URL.
     #[serde(

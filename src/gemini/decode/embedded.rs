@@ -8,6 +8,8 @@ use super::{DecodeError, Limits, Sink};
 const DATA_SCHEME: &[u8; 5] = b"data:";
 /// Longest `data:image/…;base64,` in front of an image.
 const PREFIX_BYTES_MAX: usize = 256;
+/// How far back a comma looks for the beginning of a `data:` URL.
+const DATA_URL_HEAD_BYTES_MAX: usize = 96;
 
 /// The image strings of one answer, one after the other.
 #[derive(Debug)]
@@ -175,5 +177,41 @@ impl Escape {
             .and_then(|hex| u8::from_str_radix(hex, 16).ok())
             .filter(u8::is_ascii)
             .unwrap_or(NO_LETTER)
+    }
+}
+
+/// Whether a text that ends with this comma has come to the base64 of a `data:image/…` URL.
+pub(super) fn opens_data_url(text: &[u8]) -> bool {
+    const MARK: &[u8] = b";base64,";
+    let ends_with_mark =
+        text.len() >= MARK.len() && text[text.len() - MARK.len()..].eq_ignore_ascii_case(MARK);
+    if !ends_with_mark {
+        return false;
+    }
+    let tail = text[text.len().saturating_sub(DATA_URL_HEAD_BYTES_MAX)..].to_ascii_lowercase();
+    // The slash may be escaped.
+    let Some(start) = memchr::memmem::rfind(&tail, b"data:image") else { return false };
+    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || br"/\.+-;=_:,".contains(byte);
+    tail[start..].iter().all(legal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_url_is_known_by_its_head() {
+        for text in [
+            "data:image/png;base64,",
+            "![x](data:image/png;base64,",
+            r"DATA:image\/jpeg;charset=utf-8;BASE64,",
+        ] {
+            assert!(opens_data_url(text.as_bytes()), "{text}");
+        }
+        for text in
+            ["data:text/plain;base64,", ";base64,", "data:image/png,", "data:image is nice;base64,", ","]
+        {
+            assert!(!opens_data_url(text.as_bytes()), "{text}");
+        }
     }
 }

@@ -70,7 +70,7 @@ impl Framer {
                 State::Start => self.start(rest[0]),
                 State::Line(seen) => self.line(seen, rest[0], scanner)?,
                 State::Noise => self.noise(rest),
-                State::PayloadStart => self.payload_start(rest[0], scanner, sink)?,
+                State::PayloadStart => self.payload_start(rest[0]),
                 State::Payload => self.payload(rest, scanner, sink)?,
                 State::Bare => self.bare(rest, scanner, sink)?,
                 State::Foreign => rest.len(),
@@ -140,18 +140,11 @@ impl Framer {
         end + 1
     }
 
-    fn payload_start(
-        &mut self,
-        byte: u8,
-        scanner: &mut Scanner,
-        sink: &mut impl Sink,
-    ) -> Result<usize, DecodeError> {
-        if !scanner.is_idle() {
-            // One object over several lines: the line ends between them are part of it.
-            scanner.feed(b"\n", sink)?;
-        }
+    /// The line end between two lines of one object is dropped, not kept as the standard has it:
+    /// between tokens it says nothing, and within a string it would make the JSON invalid.
+    fn payload_start(&mut self, byte: u8) -> usize {
         self.state = State::Payload;
-        Ok(usize::from(byte == b' '))
+        usize::from(byte == b' ')
     }
 
     fn payload(

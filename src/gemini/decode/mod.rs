@@ -8,6 +8,8 @@
 //! The outcome does not depend on where the body was split into reads.
 
 mod base64;
+#[cfg(test)]
+mod bound_tests;
 mod embedded;
 mod frame;
 mod scan;

@@ -6,11 +6,11 @@ use super::*;
 
 /// A picture's first bytes are enough here; `+/` and `==` are in it.
 const PIXELS: &[u8] = b"\x89PNG\r\n\x1a\n\xfb\xff\xbf pixels";
-const PIXELS_BASE64: &str = "iVBORw0KGgr7/78gcGl4ZWxz";
+pub(super) const PIXELS_BASE64: &str = "iVBORw0KGgr7/78gcGl4ZWxz";
 
 /// What came out: images whole, events as text, and the end.
 #[derive(Debug, Default, Clone, PartialEq)]
-struct Outcome {
+pub(super) struct Outcome {
     images: Vec<Vec<u8>>,
     chunks: Vec<String>,
     error: Option<DecodeError>,
@@ -72,7 +72,7 @@ fn expect_error(body: &[u8], error: &DecodeError) -> Outcome {
 const THOUGHT: &str = r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"a pond, a frog \"there\"","thought":true}]}}],"usageMetadata":{"trafficType":"ON_DEMAND"},"responseId":"r1"}"#;
 const USAGE: &str = r#"{"usageMetadata":{"promptTokenCount":8,"candidatesTokenCount":1120,"totalTokenCount":1392,"thoughtsTokenCount":264}}"#;
 
-fn image_event(data: &str) -> String {
+pub(super) fn image_event(data: &str) -> String {
     format!(
         r#"{{"candidates":[{{"content":{{"parts":[{{"inlineData":{{"mimeType":"image/png","data":"{data}"}}}}]}}}}]}}"#
     )
@@ -109,7 +109,7 @@ fn one_object_may_be_spread_over_lines() {
     );
     let plain = expect_good(pretty.as_bytes(), 1, 1);
     assert!(plain.chunks[0].contains(r##""data":"#0""##), "{plain:?}");
-    let prefixed: String = pretty.lines().map(|line| format!("data: {line}\n")).collect();
+    let prefixed = format!("data: {}\n", pretty.replace('\n', "\ndata: "));
     for body in [
         format!("[{pretty}\n]\n"),
         format!("data: {pretty}\n\n"),
@@ -117,6 +117,14 @@ fn one_object_may_be_spread_over_lines() {
         prefixed.replace('\n', "\r\n"),
     ] {
         assert_eq!(check(body.as_bytes()), plain, "{body}");
+    }
+}
+
+#[test]
+fn a_string_may_go_on_in_the_next_line_of_its_event() {
+    for body in ["data: {\"responseId\":\"ab\ndata: cd\"}\n\n", "data:{\"responseId\":\"ab\r\ndata:cd\"}"] {
+        let outcome = expect_good(body.as_bytes(), 0, 1);
+        assert_eq!(outcome.chunks, [r#"{"responseId":"abcd"}"#]);
     }
 }
 
@@ -233,7 +241,7 @@ fn a_body_that_is_cut_says_where() {
     assert_eq!(outcome.chunks.len(), 1);
     expect_error(format!("{body}\n\n").as_bytes(), &DecodeError::Truncated { in_image: true });
     let elsewhere = DecodeError::Truncated { in_image: false };
-    expect_error(image[..image.len() - 1].as_bytes(), &elsewhere);
+    expect_error(&image.as_bytes()[..image.len() - 1], &elsewhere);
     let outcome = expect_error(format!("[{image}").as_bytes(), &elsewhere);
     assert_eq!((outcome.images.len(), outcome.chunks.len()), (1, 1), "what came before is there");
 }
@@ -269,81 +277,6 @@ fn expect_error_kind(body: &[u8]) -> Outcome {
     let outcome = check(body);
     assert!(matches!(outcome.error, Some(DecodeError::BadJson(_))), "{outcome:?}");
     outcome
-}
-
-#[test]
-fn every_limit_holds() {
-    let limits = Limits {
-        response_bytes_max: 4000,
-        image_bytes_max: 30,
-        images_max: 2,
-        events_max: 3,
-        event_text_bytes_max: 600,
-        event_objects_max: 20,
-        depth_max: 10,
-    };
-    let image = image_event(PIXELS_BASE64);
-    let long = "x".repeat(700);
-    for (body, expect) in [
-        (" ".repeat(5000), "size of the body"),
-        (image_event(&PIXELS_BASE64.repeat(3)), "size of an image"),
-        (format!("{image}\n").repeat(3), "number of images"),
-        ("{}\n".repeat(4), "number of events"),
-        (format!("{{\"a\":\"{long}\"}}"), "text of an event"),
-        (format!("{{\"{long}\":1}}"), "text of an event"),
-        (format!("{{\"a\":[{}]}}", "{},".repeat(30)), "number of objects in an event"),
-        (format!("{{\"a\":{}", "[".repeat(20)), "nesting of an event"),
-    ] {
-        for size in [1, 7, body.len()] {
-            let mut decoder = Decoder::new(limits);
-            let mut sink = Outcome::default();
-            let _ = body.as_bytes().chunks(size).try_for_each(|piece| decoder.push(piece, &mut sink));
-            let error = decoder.finish().expect_err("beyond the limit");
-            assert!(
-                matches!(error, DecodeError::TooLarge { what, .. } if what == expect),
-                "{error} for {expect}"
-            );
-        }
-    }
-}
-
-/// Counts bytes and keeps none.
-#[derive(Default)]
-struct Counter {
-    bytes: usize,
-    chunks: usize,
-}
-
-impl Sink for Counter {
-    fn image(&mut self, _: usize, bytes: &[u8]) {
-        self.bytes += bytes.len();
-    }
-
-    fn chunk(&mut self, _: AnswerChunk) {
-        self.chunks += 1;
-    }
-}
-
-#[test]
-fn a_line_of_20_mb_is_gone_over_once_and_kept_nowhere() {
-    const PIECE: usize = 16 << 10;
-    const BUFFERED_BYTES_MAX: usize = 64 << 10;
-    let letters = 20_046_248;
-    let data = "iVBO".repeat(letters / 4);
-    let in_text = "iVBO".repeat(1 << 20);
-    let body = format!(
-        "data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"thoughtSignature\":\"{data}\",\
-         \"inlineData\":{{\"data\":\"{data}\"}}}},{{\"text\":\"data:image/png;base64,{in_text}\"}}]}}}}]}}\n\n"
-    );
-    let mut decoder = Decoder::new(Limits::default());
-    let mut counter = Counter::default();
-    for piece in body.as_bytes().chunks(PIECE) {
-        decoder.push(piece, &mut counter).expect("decodes");
-        assert!(decoder.buffered_bytes() < BUFFERED_BYTES_MAX, "{} bytes", decoder.buffered_bytes());
-    }
-    decoder.finish().expect("whole");
-    assert_eq!((counter.bytes, counter.chunks), ((letters + in_text.len()) / 4 * 3, 1));
-    assert_eq!(decoder.scanner.scanned_bytes, body.trim_start_matches("data: ").trim_end().len());
 }
 
 /// Pieces of answers, so that random bodies come near the interesting places.
