@@ -143,7 +143,7 @@ fn a_second_reading_takes_the_digests_from_the_cache() {
     let path = fixture.path().join("x.csv");
     fs::write(&path, "prompt,references\ncat,refs/a.png\ndog,refs/a.png\n").expect("written");
     let mut digests = DigestCache::default();
-    let mut read_with = |digests: &mut DigestCache| {
+    let read_with = |digests: &mut DigestCache| {
         let options = ReadOptions {
             provider: Provider::Anyfast,
             default_model: None,

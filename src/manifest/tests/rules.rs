@@ -180,7 +180,7 @@ fn each_key_says_what_it_takes() {
     check("references: ['https://x.test/a.png']", "is a URL; download it");
     check(&format!("references: [{}]", "refs/a.png, ".repeat(101)), "101 references; a job may have 100");
     check(
-        &format!("tags: {{{}}}", (0..201).map(|n| format!("t{n}: x, ")).collect::<String>()),
+        &format!("tags: {{{}}}", (0..201).map(|n| format!("t{n}: x")).collect::<Vec<_>>().join(", ")),
         "201 tags; a job may have 200",
     );
     check("output: '{{ id '", "`output` `{{ id ` is no pattern: syntax error");
@@ -234,8 +234,8 @@ fn a_job_without_an_id_is_named_by_its_content_and_never_by_its_place() {
 
 #[test]
 fn warnings_stop_nothing_and_equal_ones_collapse() {
-    let jobs: String =
-        (0..42).map(|n| format!("- {{id: j{n}, prompt: x, aspect_ratio: '21:9'}}\n")).collect();
+    let jobs: Vec<_> = (0..42).map(|n| format!("- {{id: j{n}, prompt: x, aspect_ratio: '21:9'}}")).collect();
+    let jobs = jobs.join("\n");
     let outcome = Fixture::new().read("x.yaml", format!("version: 1\njobs:\n{jobs}"));
     assert_eq!(outcome.jobs.len(), 42);
     assert_eq!(
