@@ -182,12 +182,18 @@ impl Client {
 impl ReplyBody {
     /// The next block; `None` at the end. Not cancel-safe: a dropped call may lose a block.
     pub async fn next(&mut self) -> Result<Option<Bytes>, TransportError> {
-        let idle_deadline = Instant::now() + self.idle;
+        self.next_within(self.idle).await
+    }
+
+    /// As [`ReplyBody::next`], with a shorter patience for silence.
+    pub async fn next_within(&mut self, idle: Duration) -> Result<Option<Bytes>, TransportError> {
+        let idle = idle.min(self.idle);
+        let idle_deadline = Instant::now() + idle;
         match timeout_at(self.deadline.min(idle_deadline), self.response.chunk()).await {
             Ok(Ok(block)) => Ok(block),
             Ok(Err(error)) => Err(TransportError::Broken(self.key.redact(&source_chain(error)))),
             Err(_) if self.deadline <= idle_deadline => Err(TransportError::Total(self.total)),
-            Err(_) => Err(TransportError::Idle(self.idle)),
+            Err(_) => Err(TransportError::Idle(idle)),
         }
     }
 

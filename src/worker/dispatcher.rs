@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::breaker::Breaker;
 use super::executor::{self, Cause, Ended, Tools};
 use super::finish::{self, Recorded};
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Moment};
 use super::progress::{Phase, Progress};
 use super::rescue::rescue;
 use super::{Ending, Event, Shutdown, Stop, Work, WorkError};
@@ -92,9 +92,9 @@ impl<'a> Dispatcher<'a> {
             tools: Arc::new(tools),
             run,
             worker,
-            lanes: Lanes::default(),
+            lanes: Lanes::new(work.config.seed),
             breaker: Breaker::new(work.config.failures_max),
-            rng: StdRng::seed_from_u64(work.config.seed),
+            rng: StdRng::seed_from_u64(work.config.seed.wrapping_add(1)),
             executors: JoinSet::new(),
             records: JoinSet::new(),
             running: HashMap::new(),
@@ -278,7 +278,8 @@ impl<'a> Dispatcher<'a> {
                 return None;
             }
         };
-        let opens_at = self.lanes.ended(claim.lane, running.ticket, fault, (now, &mut self.rng));
+        let moment = Moment { instant: now, wall: self.work.clock.now() };
+        let opens_at = self.lanes.ended(claim.lane, running.ticket, fault, moment);
         if let (Some(opens_at), Some(fault)) = (opens_at, fault) {
             self.work.observer.event(&Event::LaneClosed {
                 model: claim.spec.model.clone(),
@@ -449,15 +450,16 @@ impl<'a> Dispatcher<'a> {
         if running > 0 || work.config.forever {
             return Ok(None);
         }
-        Ok(self.ending_when_lanes_are_shut(work.queue.models_left(&work.config.scope).await?))
+        let models = work.queue.models_left(&work.config.scope).await?;
+        Ok(self.ending_when_lanes_are_shut(&models))
     }
 
     /// Jobs are left: whether any lane will take one before long.
-    fn ending_when_lanes_are_shut(&self, models: Vec<String>) -> Option<Ending> {
+    fn ending_when_lanes_are_shut(&self, models: &[String]) -> Option<Ending> {
         let now = Instant::now();
         let mut stopped = None;
         let mut parked: Option<(Instant, String)> = None;
-        for lane in self.lanes.of(&models) {
+        for lane in self.lanes.of(models) {
             match (&lane.stopped, lane.closed(now)) {
                 (Some(why), _) => stopped = Some(why.clone()),
                 (None, Some(closed)) if closed.why == Why::Parked && !self.work.config.wait => {

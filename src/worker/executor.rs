@@ -2,6 +2,7 @@
 //! spool, its end judged. Touches neither queue nor lane: what it found out is its return value.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,10 @@ use crate::queue::{AttemptFacts, Claim};
 
 /// As much of an error's body as is read for its text.
 const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// A server that has said its last word and keeps the connection open is waited for no longer.
+/// Usage and a second image come at once after the first, if they come.
+const SILENCE_AFTER_THE_END: Duration = Duration::from_secs(20);
 
 /// What every executor of a run shares.
 #[derive(Debug)]
@@ -96,7 +101,7 @@ async fn exchange(
     }
     let mut spooler = Spooler::new(Arc::clone(&tools.spool), claim.attempt);
     let (answer, broken) = read_answer(&mut reply, &mut spooler, progress, (facts, started)).await?;
-    note_answer(facts, &answer);
+    note_answer(facts, &answer, &redact);
     if let Some(fault) = fault::of_answer(&answer, &request) {
         spooler.finish(vec![]).await.map_err(disk)?.ok();
         // A silence or a broken connection is told as such, unless the server gave a reason.
@@ -127,7 +132,9 @@ async fn read_answer(
     let mut reader = AnswerReader::new(Limits::default());
     let mut broken = None;
     let end = loop {
-        match reply.body.next().await {
+        let is_over = reader.so_far().has_terminal_signal && reader.so_far().has_results();
+        let patience = if is_over { SILENCE_AFTER_THE_END } else { Duration::MAX };
+        match reply.body.next_within(patience).await {
             Ok(Some(block)) => {
                 facts.first_byte.get_or_insert_with(|| started.elapsed());
                 progress.enter(Phase::Thinking);
@@ -177,11 +184,13 @@ fn disk(trouble: Trouble) -> Cause {
     Cause::Disk(trouble.into())
 }
 
-fn note_answer(facts: &mut AttemptFacts, answer: &Answer) {
+/// What the answer said besides its images. Its words are the server's: the key is taken out.
+fn note_answer(facts: &mut AttemptFacts, answer: &Answer, redact: &dyn Fn(&str) -> String) {
+    let clean = |text: &String| redact(text);
     facts.usage = answer.usage;
-    facts.finish_reason = answer.block_reason.clone().or_else(|| answer.finish_reason.clone());
-    facts.response_id = answer.response_id.clone();
-    facts.caption = Some(answer.caption.clone()).filter(|caption| !caption.is_empty());
+    facts.finish_reason = answer.block_reason.as_ref().or(answer.finish_reason.as_ref()).map(clean);
+    facts.response_id = answer.response_id.as_ref().map(clean);
+    facts.caption = Some(clean(&answer.caption)).filter(|caption| !caption.is_empty());
 }
 
 /// What the end of the attempt says about money and errors.

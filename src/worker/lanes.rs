@@ -1,13 +1,20 @@
 //! The lanes of a run: which models still have work, and how many requests may leave now.
 
+use std::time::Duration;
+
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::{Work, WorkError};
 use crate::gemini::fault::{Fault, FaultClass};
-use crate::job::{LaneId, ModelName};
-use crate::pacing::{Closed, Lane, LaneLimits, Ticket};
+use crate::gemini::hint::QuotaPeriod;
+use crate::job::{LaneId, ModelName, Timestamp};
+use crate::pacing::{Closed, Lane, LaneLimits, Ticket, daily_quota_reset};
 use crate::queue::LaneKey;
+
+/// How long a lane is parked when a quota is used up for long and nobody says until when.
+const PARKED_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// One lane of this run.
 #[derive(Debug)]
@@ -22,9 +29,10 @@ pub(super) struct RunLane {
 }
 
 /// All lanes of this run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lanes {
     lanes: Vec<RunLane>,
+    rng: StdRng,
     /// Where handing out permits begins, so that no lane is always first.
     turn: usize,
 }
@@ -37,7 +45,19 @@ pub(super) struct Permits {
     pub(super) wake_at: Option<Instant>,
 }
 
+/// An instant on both clocks: the one that measures and the one on the wall.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) instant: Instant,
+    pub(super) wall: Timestamp,
+}
+
 impl Lanes {
+    /// No lanes yet; `seed` is that of their jitter.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { lanes: Vec::new(), rng: StdRng::seed_from_u64(seed), turn: 0 }
+    }
+
     /// Brings the lanes in line with the models that have work left.
     pub(super) async fn refresh(&mut self, work: &Work) -> Result<(), WorkError> {
         for model in work.queue.models_left(&work.config.scope).await? {
@@ -107,23 +127,29 @@ impl Lanes {
         id: LaneId,
         ticket: Ticket,
         fault: Option<&Fault>,
-        (now, rng): (Instant, &mut StdRng),
+        now: Moment,
     ) -> Option<Instant> {
-        let lane = self.by_id(id)?;
+        let lane = self.lanes.iter_mut().find(|lane| lane.id == id)?;
+        let (rng, instant) = (&mut self.rng, now.instant);
         lane.dry = false;
         let Some(fault) = fault else {
             lane.lane.admitted(ticket);
             return None;
         };
         match &fault.class {
-            FaultClass::Throttled { hint, .. } => Some(lane.lane.refused(now, ticket, *hint, rng)),
-            FaultClass::Parked { hint, .. } => Some(lane.lane.parked(now, hint.unwrap_or(super::PARKED_FOR))),
+            FaultClass::Throttled { hint, .. } => Some(lane.lane.refused(instant, ticket, *hint, rng)),
+            FaultClass::Parked { hint, quota } => {
+                let daily = quota.as_ref().is_some_and(|quota| quota.period == QuotaPeriod::Day);
+                // Hints beside a daily quota were seen to be those of the minute.
+                let wait = if daily { Some(daily_quota_reset(now.wall).since(now.wall)) } else { *hint };
+                Some(lane.lane.parked(instant, wait.unwrap_or(PARKED_FOR)))
+            }
             FaultClass::ModelUnavailable => {
                 lane.lane.ended(ticket);
                 lane.stopped = Some(fault.message.clone());
                 None
             }
-            _ if fault.lane_cooldown => Some(lane.lane.troubled(now, ticket, rng)),
+            _ if fault.lane_cooldown => Some(lane.lane.troubled(instant, ticket, rng)),
             // An answer about the picture was admitted; a broken connection says nothing.
             FaultClass::Refused | FaultClass::NoImage => {
                 lane.lane.admitted(ticket);

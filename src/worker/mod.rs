@@ -16,7 +16,6 @@ mod rescue;
 mod spooler;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::watch;
@@ -33,9 +32,6 @@ use crate::queue::{Queue, QueueError, RunStart, WorkerStart};
 use dispatcher::Dispatcher;
 use executor::Tools;
 use references::References;
-
-/// How long a lane is parked when a daily quota is used up and nobody says until when.
-const PARKED_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// How urgently a run is to end. Only ever raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
