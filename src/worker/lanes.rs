@@ -31,7 +31,7 @@ pub(super) struct RunLane {
 /// All lanes of this run.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    lanes: Vec<RunLane>,
+    all: Vec<RunLane>,
     rng: StdRng,
     /// Where handing out permits begins, so that no lane is always first.
     turn: usize,
@@ -55,13 +55,13 @@ pub(super) struct Moment {
 impl Lanes {
     /// No lanes yet; `seed` is that of their jitter.
     pub(super) fn new(seed: u64) -> Self {
-        Self { lanes: Vec::new(), rng: StdRng::seed_from_u64(seed), turn: 0 }
+        Self { all: Vec::new(), rng: StdRng::seed_from_u64(seed), turn: 0 }
     }
 
     /// Brings the lanes in line with the models that have work left.
     pub(super) async fn refresh(&mut self, work: &Work) -> Result<(), WorkError> {
         for model in work.queue.models_left(&work.config.scope).await? {
-            if self.lanes.iter().any(|lane| lane.model.as_str() == model) {
+            if self.all.iter().any(|lane| lane.model.as_str() == model) {
                 continue;
             }
             // Only legal names get into the queue; one that is none cannot be sent anyway.
@@ -73,7 +73,7 @@ impl Lanes {
             };
             let id = work.queue.lane(&key).await?;
             let lane = Lane::new(LaneLimits { per_minute: work.config.per_minute_of(&model) });
-            self.lanes.push(RunLane { id, model, lane, dry: false, stopped: None });
+            self.all.push(RunLane { id, model, lane, dry: false, stopped: None });
         }
         Ok(())
     }
@@ -81,15 +81,15 @@ impl Lanes {
     /// Shares `slots` among the lanes that may send and may have something to send.
     pub(super) fn permits(&mut self, now: Instant, slots: u32) -> Permits {
         let mut permits = Permits::default();
-        let count = self.lanes.len();
+        let count = self.all.len();
         let open: Vec<usize> = (0..count)
             .map(|n| (n + self.turn) % count)
-            .filter(|n| self.lanes.get(*n).is_some_and(|lane| !lane.dry && lane.stopped.is_none()))
+            .filter(|n| self.all.get(*n).is_some_and(|lane| !lane.dry && lane.stopped.is_none()))
             .collect();
         self.turn = self.turn.wrapping_add(1);
         let mut left = slots;
         for (place, n) in open.iter().enumerate() {
-            let Some(lane) = self.lanes.get_mut(*n) else { continue };
+            let Some(lane) = self.all.get_mut(*n) else { continue };
             let lanes_left = u32::try_from(open.len() - place).unwrap_or(1).max(1);
             let grant = lane.lane.grant(now, left.div_ceil(lanes_left));
             if let Some(wake_at) = grant.wake_at {
@@ -112,7 +112,7 @@ impl Lanes {
 
     /// Something may be due again.
     pub(super) fn wet(&mut self) {
-        self.lanes.iter_mut().for_each(|lane| lane.dry = false);
+        self.all.iter_mut().for_each(|lane| lane.dry = false);
     }
 
     /// A request leaves.
@@ -129,7 +129,7 @@ impl Lanes {
         fault: Option<&Fault>,
         now: Moment,
     ) -> Option<Instant> {
-        let lane = self.lanes.iter_mut().find(|lane| lane.id == id)?;
+        let lane = self.all.iter_mut().find(|lane| lane.id == id)?;
         let (rng, instant) = (&mut self.rng, now.instant);
         lane.dry = false;
         let Some(fault) = fault else {
@@ -171,11 +171,11 @@ impl Lanes {
 
     /// Lanes of models that still have work.
     pub(super) fn of<'a>(&'a self, models: &'a [String]) -> impl Iterator<Item = &'a RunLane> {
-        self.lanes.iter().filter(|lane| models.iter().any(|model| model == lane.model.as_str()))
+        self.all.iter().filter(|lane| models.iter().any(|model| model == lane.model.as_str()))
     }
 
     fn by_id(&mut self, id: LaneId) -> Option<&mut RunLane> {
-        self.lanes.iter_mut().find(|lane| lane.id == id)
+        self.all.iter_mut().find(|lane| lane.id == id)
     }
 }
 
