@@ -148,13 +148,10 @@ impl LimitRule {
 
     /// What a refusal says of when to come back.
     pub(super) fn hinted(&self, truth_ms: u64) -> Duration {
-        let truth = Duration::from_millis(truth_ms);
-        match self.hint_constant_ms {
-            Some(ms) => Duration::from_millis(ms),
-            None => {
-                Duration::try_from_secs_f64(truth.as_secs_f64() * self.hint_factor).unwrap_or(Duration::ZERO)
-            }
-        }
+        // Whole milliseconds: providers do not print the errors of binary fractions.
+        let told = Duration::from_millis(truth_ms).as_secs_f64() * self.hint_factor * 1000.0;
+        let told = Duration::try_from_secs_f64(told.round()).map_or(0, |ms| ms.as_secs());
+        Duration::from_millis(self.hint_constant_ms.unwrap_or(told))
     }
 }
 
@@ -347,6 +344,14 @@ mod tests {
             faults(FaultRule { from_ms: Some(20), until_ms: Some(30), times: Some(1), ..always }),
             [(2, 1)]
         );
+    }
+
+    #[test]
+    fn a_hint_is_the_truth_or_the_lie_that_was_asked_for() {
+        let hinted = |rule: LimitRule| rule.hinted(1965).as_secs_f64().to_string();
+        assert_eq!(hinted(LimitRule::default()), "1.965");
+        assert_eq!(hinted(LimitRule { hint_factor: 0.5, ..LimitRule::default() }), "0.983");
+        assert_eq!(hinted(LimitRule { hint_constant_ms: Some(60_000), ..LimitRule::default() }), "60");
     }
 
     #[test]
