@@ -71,9 +71,10 @@ async fn generate(
     let call = Call { service, hangup, number, model: model.to_owned(), method, parameters };
     let stop = call.service.stop.clone();
     let service = Arc::clone(&call.service);
+    let hangup = call.hangup.clone();
     let answered = tokio::select! {
         answered = call.answer(request) => answered,
-        () = stop.cancelled() => Err(Refusal::gateway(503, &"".into(), "the simulator stopped")),
+        () = stop.cancelled() => Ok(reset(&hangup)),
     };
     answered.unwrap_or_else(|refusal| {
         service.log(|log| {
@@ -145,10 +146,10 @@ impl Call {
             return Err(refusal);
         }
         match fault {
-            Some(Fault::ResetBefore) => return Ok(self.reset()),
+            Some(Fault::ResetBefore) => return Ok(reset(&self.hangup)),
             Some(Fault::StallBefore) => {
                 self.service.stop.cancelled().await;
-                return Ok(self.reset());
+                return Ok(reset(&self.hangup));
             }
             _ => {}
         }
@@ -275,12 +276,12 @@ impl Call {
         response.headers_mut().insert(header::CONTENT_TYPE, value(form.content_type()));
         response
     }
+}
 
-    /// Nothing of what is returned reaches the client.
-    fn reset(self) -> Response {
-        self.hangup.reset();
-        Response::new(Body::empty())
-    }
+/// Resets the connection: nothing of what is returned reaches the client.
+fn reset(hangup: &Hangup) -> Response {
+    hangup.reset();
+    Response::new(Body::empty())
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
