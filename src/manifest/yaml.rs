@@ -9,7 +9,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use serde_saphyr::granit_parser::{self, Event, Marker, Parser, Placement, ScalarStyle, Span, Tag};
+use serde_saphyr::granit_parser::{
+    self, ErrorKind, Event, Marker, Parser, Placement, ScalarStyle, Span, Tag,
+};
 
 use super::diagnostic::{Collector, Location, excerpt};
 use super::json::{KEPT_DEPTH, Parsed};
@@ -36,9 +38,7 @@ pub(super) fn parse<'a>(text: &'a str, out: &mut Collector) -> Parsed<'a> {
     for event in Parser::new_from_str_with_options(text, options) {
         let stopped = match event {
             Ok((event, span)) => builder.event(event, span),
-            Err(error) => {
-                Err(Stop { at: place(*error.marker()), message: format!("YAML: {}", error.kind()) })
-            }
+            Err(error) => Err(Stop { at: place(*error.marker()), message: explain(error.kind()) }),
         };
         if let Err(Stop { at, message }) = stopped {
             builder.out.error(at, message);
@@ -46,6 +46,16 @@ pub(super) fn parse<'a>(text: &'a str, out: &mut Collector) -> Parsed<'a> {
         }
     }
     Parsed { root: builder.root, whole: true }
+}
+
+/// What the parser found, with what a person most often meant.
+fn explain(kind: &ErrorKind) -> String {
+    let hint = match kind {
+        ErrorKind::MappingValueNotAllowed => "; a text with `: ` in it needs quotes",
+        ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation => "; indent with blanks",
+        _ => "",
+    };
+    format!("YAML: {kind}{hint}")
 }
 
 /// Why reading cannot go on.
@@ -83,8 +93,8 @@ struct Builder<'a, 'c> {
     frames: Vec<Frame<'a>>,
     root: Option<Node<'a>>,
     documents: usize,
-    /// Anchored nodes by the parser's number, with the count of their nodes.
-    anchors: HashMap<usize, (Node<'a>, usize)>,
+    /// Anchored nodes by the parser's number, with their size.
+    anchors: HashMap<usize, (Node<'a>, Size)>,
     written: usize,
     aliased: usize,
     /// The line on which a plain scalar just ended, as a value.
@@ -202,7 +212,7 @@ impl<'a, 'c> Builder<'a, 'c> {
 
     fn anchor(&mut self, anchor: usize, node: &Node<'a>) {
         if anchor > 0 {
-            self.anchors.insert(anchor, (node.clone(), count(node)));
+            self.anchors.insert(anchor, (node.clone(), Size::of(node)));
         }
     }
 
@@ -211,9 +221,13 @@ impl<'a, 'c> Builder<'a, 'c> {
         let Some((node, size)) = self.anchors.get(&id) else {
             return stop("this alias stands inside of what it stands for");
         };
-        self.aliased += size;
+        self.aliased += size.nodes;
         if self.aliased > ALIASED_NODES_FREE + self.written.saturating_mul(ALIASED_NODES_EACH) {
             return stop("the aliases up to here multiply the file too often; write the values out");
+        }
+        // Aliases in aliases nest deeper than any text does.
+        if self.frames.len() + size.depth > DEPTH_MAX {
+            return stop(&format!("more than {DEPTH_MAX} levels of nesting by this alias"));
         }
         let node = node.clone();
         if !self.needs_key() {
@@ -293,11 +307,27 @@ fn merge<'a>(entries: &mut Vec<Entry<'a>>, node: Node<'a>) {
     }
 }
 
-fn count(node: &Node<'_>) -> usize {
-    1 + match &node.value {
-        Value::Scalar(_) => 0,
-        Value::List(items) => items.iter().map(count).sum(),
-        Value::Map(entries) => entries.iter().map(|entry| 1 + count(&entry.value)).sum(),
+/// How many nodes an alias adds, and how deep they nest.
+struct Size {
+    nodes: usize,
+    depth: usize,
+}
+
+impl Size {
+    fn of(node: &Node<'_>) -> Self {
+        let mut size = Self { nodes: 1, depth: 0 };
+        match &node.value {
+            Value::Scalar(_) => {}
+            Value::List(items) => items.iter().for_each(|item| size.add(item)),
+            Value::Map(entries) => entries.iter().for_each(|entry| size.add(&entry.value)),
+        }
+        size
+    }
+
+    fn add(&mut self, child: &Node<'_>) {
+        let child = Self::of(child);
+        self.nodes += child.nodes;
+        self.depth = self.depth.max(child.depth + 1);
     }
 }
 
@@ -361,6 +391,14 @@ mod tests {
     }
 
     #[test]
+    fn aliases_cannot_nest_deeper_than_text() {
+        let mut lines = vec!["a0: &a0 [x]".to_owned()];
+        lines.extend((1..200).map(|n| format!("a{n}: &a{n} [*a{}]", n - 1)));
+        let (_, errors) = read(&lines.join("\n"));
+        assert!(errors.contains("more than 64 levels of nesting by this alias"), "{errors}");
+    }
+
+    #[test]
     fn deep_nesting_is_an_error_and_no_stack_overflow() {
         for text in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000)] {
             let (_, errors) = read(&text);
@@ -391,7 +429,10 @@ mod tests {
         check("a: *b\n", "x.yaml:1:4: error: YAML:");
         check("a: {<<: x}\n", "`<<` takes a mapping");
         check("a: [1\nb: 2\n", "error: YAML:");
-        check("a: x: y\n", "error: YAML:");
+        check(
+            "a: x: y\n",
+            "error: YAML: mapping values are not allowed in this context; a text with `: ` in it needs quotes",
+        );
     }
 
     #[test]

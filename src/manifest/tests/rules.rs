@@ -148,7 +148,7 @@ fn all_errors_come_at_once_in_the_order_of_the_file() {
         &[
             "4:11: the prompt is empty",
             "5:11: the output of job `a`: `../x`: a name must not contain `..` or `.` as a part: it could leave the folder",
-            "7:12: YAML: mapping values are not allowed in this context",
+            "7:12: YAML: mapping values are not allowed in this context; a text with `: ` in it needs quotes",
         ],
     );
 }
