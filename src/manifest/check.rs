@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::ReadOptions;
 use super::build::{JobBuilder, Places, Settings};
 use super::diagnostic::{Collector, Diagnostics, Location};
-use super::fields::{Fields, unknown_key};
+use super::fields::{Fields, JOB_KEYS, unknown_key};
 use super::keys::{KeyReader, Owner};
 use super::raw::{Entry, Kind, Node, Scalar, Value};
 use super::reference::DigestCache;
@@ -137,11 +137,12 @@ impl<'a> Checker<'a> {
                 }
                 "defaults" => self.read_defaults(entry.value),
                 "jobs" => jobs = Some(entry.value),
-                key => {
-                    // `promt` at the top is reported as the misplaced key that it is.
-                    self.out.error(entry.key_at, unknown_key(key, TOP_KEYS));
-                    self.unreadable |= TOP_KEYS.iter().all(|known| *known != key) && jobs.is_none();
+                key if JOB_KEYS.contains(&key) => {
+                    let message =
+                        format!("`{key}` belongs to a job or under `defaults:`, not to the top level");
+                    self.out.error(entry.key_at, message);
                 }
+                key => self.out.error(entry.key_at, unknown_key(key, TOP_KEYS)),
             }
         }
         if must_have_version && !version {

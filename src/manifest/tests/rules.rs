@@ -99,6 +99,10 @@ fn the_top_level_must_be_complete() {
     check("jobs: [{prompt: a}]", "1:1: `version` is missing; add `version: 1`");
     check("version: 2\njobs: [{prompt: a}]", "1:10: this program reads `version: 1`, found the number `2`");
     check("version: '1'\njobs: [{prompt: a}]", "1:10: this program reads `version: 1`, found the text `1`");
+    check(
+        "version: 1\nmodel: x\njobs: [{prompt: a}]",
+        "2:1: `model` belongs to a job or under `defaults:`, not to the top level",
+    );
     check("version: 1\n", "1:1: `jobs` is missing; add the list of jobs under `jobs:`");
     check("version: 1\njobs: []\n", "1:1: the manifest has no jobs; it needs one at least");
     check("version: 1\njobs: {}\n", "2:7: `jobs` must be a list, found a mapping");
