@@ -140,7 +140,6 @@ async fn every_fault_is_survived_by_the_single_object_form() {
         let reply = post(&simulator, call, &body("a cat", &["IMAGE"])).await;
         let expected = seen(fault);
         assert_eq!((reply.status, reply.ending), (expected.status, expected.ending), "{fault}");
-        assert_ne!(reply.status, 500 * u16::from(expected.status != 500), "{fault}: {}", reply.body);
         simulator.stop().await;
     }
 }

@@ -5,6 +5,7 @@ mod limits;
 mod refusals;
 mod shapes;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -87,15 +88,20 @@ pub(super) async fn start(scenario: Scenario) -> Simulator {
     Simulator::start(config).await.expect("starts")
 }
 
-/// A client that reads no proxy from the environment. Where TLS has a provider already, a
-/// second one is not installed.
+/// A client that reads no proxy from the environment and keeps no connection: it serves tests
+/// on many runtimes, since building one takes longer than most of them.
 pub(super) fn client() -> reqwest::Client {
-    let _already = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .expect("a client")
+    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
+        // Where TLS has a provider already, a second one is not installed.
+        let _already = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .expect("a client")
+    });
+    CLIENT.clone()
 }
 
 pub(super) async fn post(simulator: &Simulator, call: &str, body: &Value) -> Reply {
@@ -111,7 +117,7 @@ pub(super) async fn read(request: reqwest::RequestBuilder) -> Reply {
         body: String::new(),
         ending,
     };
-    let mut response = match tokio::time::timeout(SILENCE * 8, request.send()).await {
+    let mut response = match tokio::time::timeout(SILENCE * 4, request.send()).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => return nothing(Ending::Broken),
         Err(_) => return nothing(Ending::Silent),
