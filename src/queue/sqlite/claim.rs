@@ -9,55 +9,55 @@ use super::stage;
 use crate::job::{AttemptId, Epoch, JobId, LaneId, Micros, Reference, WorkerId};
 use crate::queue::{Claim, ClaimRequest, Claimed, Counters, QueueError, Scope};
 
-const ALIVE: &str = "SELECT count(*) FROM worker WHERE worker = ?1 AND ended_at IS NULL";
+const ALIVE: &str = "SELECT count(*) FROM worker WHERE worker = $1 AND ended_at IS NULL";
 
-/// ?1 now. Reads the snoozed from the earliest on and stops at the first that is not due.
-const PROMOTE_DUE: &str =
-    "UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND available_at <= ?1";
+/// $1 now. Reads the snoozed from the earliest on and stops at the first that is not due.
+pub(super) const PROMOTE_DUE: &str =
+    "UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND available_at <= $1";
 
-/// ?1 batch, ?2 lane, ?3 permits, ?4 glob. Reads the head of the index, in its order.
-const DUE: &str = "
+/// $1 batch, $2 lane, $3 permits, $4 glob. Reads the head of the index, in its order.
+pub(super) const DUE: &str = "
 SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_ready
-WHERE batch = ?1 AND model = (SELECT model FROM lane WHERE lane = ?2) AND state = 'pending' AND ready = 1
-  AND (?4 IS NULL OR name GLOB ?4)
-ORDER BY (lost > 0), priority DESC, ordinal LIMIT ?3";
+WHERE batch = $1 AND model = (SELECT model FROM lane WHERE lane = $2) AND state = 'pending' AND ready = 1
+  AND ($4 IS NULL OR name GLOB $4)
+ORDER BY (lost > 0), priority DESC, ordinal LIMIT $3";
 
-/// As [`DUE`] for a pilot of the first ?5 jobs, whose cost is that of the pilot: the index of
+/// As [`DUE`] for a pilot of the first $5 jobs, whose cost is that of the pilot: the index of
 /// ready jobs would have to be read to its end once the pilot's are done.
-const DUE_FIRST: &str = "
+pub(super) const DUE_FIRST: &str = "
 SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_listed
-WHERE batch = ?1 AND in_manifest = 1 AND ordinal < ?5
-  AND model = (SELECT model FROM lane WHERE lane = ?2) AND state = 'pending' AND ready = 1
-  AND (?4 IS NULL OR name GLOB ?4)
-ORDER BY (lost > 0), priority DESC, ordinal LIMIT ?3";
+WHERE batch = $1 AND in_manifest = 1 AND ordinal < $5
+  AND model = (SELECT model FROM lane WHERE lane = $2) AND state = 'pending' AND ready = 1
+  AND ($4 IS NULL OR name GLOB $4)
+ORDER BY (lost > 0), priority DESC, ordinal LIMIT $3";
 
 const AT_MOST: &str = "SELECT coalesce(sum(cost_at_most), 0) FROM attempt_count";
 
-/// ?1 how many numbers are taken.
+/// $1 how many numbers are taken.
 const EPOCHS: &str =
-    "UPDATE sequence SET value = value + ?1 WHERE name = 'epoch' RETURNING value - ?1 AS last";
+    "UPDATE sequence SET value = value + $1 WHERE name = 'epoch' RETURNING value - $1 AS last";
 const ATTEMPTS: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'attempt'), 0)";
 
-/// ?1 JSON array of jobs, ?2 last epoch, ?3 last attempt, ?4 run, ?5 lane, ?6 worker, ?7 now.
-const LEASE: &str = "
+/// $1 JSON array of jobs, $2 last epoch, $3 last attempt, $4 run, $5 lane, $6 worker, $7 now.
+pub(super) const LEASE: &str = "
 INSERT INTO attempt (attempt, job, revision, run, lane, worker, epoch, outcome, sent_at, cost_at_most)
-SELECT ?3 + 1 + e.key, j.job, j.revision, ?4, ?5, ?6, ?2 + 1 + e.key, 'sent', ?7, coalesce(j.reservation, 0)
-FROM json_each(?1) e CROSS JOIN job j WHERE j.job = e.value;
-UPDATE job SET state = 'running', worker = ?6, epoch = ?2 + 1 + e.key, attempt = ?3 + 1 + e.key
-FROM json_each(?1) e WHERE job.job = e.value";
+SELECT $3 + 1 + e.key, j.job, j.revision, $4, $5, $6, $2 + 1 + e.key, 'sent', $7, coalesce(j.reservation, 0)
+FROM json_each($1) e CROSS JOIN job j WHERE j.job = e.value;
+UPDATE job SET state = 'running', worker = $6, epoch = $2 + 1 + e.key, attempt = $3 + 1 + e.key
+FROM json_each($1) e WHERE job.job = e.value";
 
-/// ?1 JSON array of jobs.
-const COLD: &str = "
+/// $1 JSON array of jobs.
+pub(super) const COLD: &str = "
 SELECT j.job, j.name, j.epoch, j.attempt, j.transient, j.no_image, j.lost, j.reservation,
        d.output, d.stream, r.spec, a.lane
-FROM json_each(?1) e CROSS JOIN job j CROSS JOIN job_detail d CROSS JOIN revision r CROSS JOIN attempt a
+FROM json_each($1) e CROSS JOIN job j CROSS JOIN job_detail d CROSS JOIN revision r CROSS JOIN attempt a
 WHERE j.job = e.value AND d.job = j.job AND r.job = j.job AND r.n = j.revision AND a.attempt = j.attempt
 ORDER BY e.key";
 
-/// ?1 JSON array of jobs.
-const REFERENCES: &str = "
+/// $1 JSON array of jobs.
+pub(super) const REFERENCES: &str = "
 SELECT f.job, f.source, f.digest, f.bytes, f.media
-FROM json_each(?1) e CROSS JOIN job j CROSS JOIN reference f
+FROM json_each($1) e CROSS JOIN job j CROSS JOIN reference f
 WHERE j.job = e.value AND f.job = j.job AND f.n = j.revision
 ORDER BY f.job, f.position";
 

@@ -8,21 +8,21 @@ use crate::queue::QueueError;
 /// Jobs whose end is worked off at a time; a chain of dependants is followed level by level.
 const LEVELS_MAX: usize = 10_000;
 
-/// ?1 JSON array of jobs that succeeded. What a dependant still needs is counted anew: a job that
+/// $1 JSON array of jobs that succeeded. What a dependant still needs is counted anew: a job that
 /// succeeds twice (made again) must not count twice.
 const PROMOTE: &str = "
 UPDATE job SET needs = (SELECT count(*) FROM dependency d CROSS JOIN job n
                         WHERE d.job = job.job AND n.job = d.needs AND n.state <> 'succeeded')
-WHERE job IN (SELECT d.job FROM json_each(?1) e CROSS JOIN dependency d WHERE d.needs = e.value);
+WHERE job IN (SELECT d.job FROM json_each($1) e CROSS JOIN dependency d WHERE d.needs = e.value);
 UPDATE job SET state = 'pending', ready = 1, available_at = 0
 WHERE state = 'waiting' AND needs = 0
-  AND job IN (SELECT d.job FROM json_each(?1) e CROSS JOIN dependency d WHERE d.needs = e.value)";
+  AND job IN (SELECT d.job FROM json_each($1) e CROSS JOIN dependency d WHERE d.needs = e.value)";
 
-/// ?1 JSON array of jobs that ended; those that succeeded do not count.
+/// $1 JSON array of jobs that ended; those that succeeded do not count.
 const SKIP: &str = "
 UPDATE job SET state = 'skipped'
 WHERE state = 'waiting'
-  AND job IN (SELECT d.job FROM json_each(?1) e CROSS JOIN job n CROSS JOIN dependency d
+  AND job IN (SELECT d.job FROM json_each($1) e CROSS JOIN job n CROSS JOIN dependency d
               WHERE n.job = e.value AND n.state IN ('failed', 'refused', 'skipped', 'cancelled') AND d.needs = n.job)
 RETURNING job";
 

@@ -1,8 +1,9 @@
 //! The engine task: the only one that writes.
 //!
 //! Callers send commands; the task takes all that are ready, runs them in one transaction and
-//! answers when it is committed (group commit). An idle queue commits a single command at once. A command that fails is undone alone, by its
-//! savepoint. Nothing here is stopped by a caller that goes away.
+//! answers when it is committed (group commit). An idle queue commits a single command at once. A
+//! command that fails is undone alone, by its savepoint. Nothing here is stopped by a caller that
+//! goes away.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -266,12 +267,12 @@ impl Group {
             let failure = if answer.succeeded() { failure.clone() } else { None };
             answer.give(failure, session);
         }
-        self.refuse(failure.map_or(QueueError::Closed, |error| located(error, &session.path)));
+        self.refuse(&failure.map_or(QueueError::Closed, |error| located(error, &session.path)));
     }
 
     /// Answers what was not run, since the transaction could not begin or was lost before. Nothing
     /// is left when all went well.
-    fn refuse(self, failure: QueueError) {
+    fn refuse(self, failure: &QueueError) {
         for (_, reply) in self.settle {
             drop(reply.send(Err(failure.clone())));
         }

@@ -10,7 +10,7 @@ use sqlx::{Decode, Row, Sqlite, Type};
 use crate::queue::QueueError;
 
 /// How long another program's lock is waited for. Longer than a load of a million jobs takes.
-pub(super) const BUSY_WAIT: Duration = Duration::from_secs(60);
+pub(super) const BUSY_WAIT: Duration = Duration::from_mins(1);
 
 /// Primary result codes (sqlite.org/rescode.html, read 2026-11); an extended code carries them
 /// in its low byte.

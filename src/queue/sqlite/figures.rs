@@ -6,49 +6,49 @@ use super::fault::{Doing, count, count_or_none, get, parsed, signed};
 use crate::job::{Micros, Timestamp, Usage};
 use crate::queue::{Left, QueueError, Scope, Tally};
 
-const JOBS: &str = "SELECT state, n FROM job_count WHERE batch = ?1 AND n > 0";
+const JOBS: &str = "SELECT state, n FROM job_count WHERE batch = $1 AND n > 0";
 const ATTEMPTS: &str = "
 SELECT outcome, n, prompt_tokens, candidates_tokens, image_tokens, thoughts_tokens, total_tokens, cost, cost_at_most
 FROM attempt_count";
 const IMAGES: &str = "SELECT coalesce((SELECT n FROM output_count WHERE status = 'published'), 0)";
 
-/// ?1 batch, ?2 now.
+/// $1 batch, $2 now.
 const LEFT: &str = "
 SELECT coalesce(sum(CASE WHEN state = 'pending' THEN n END), 0) AS pending,
        coalesce(sum(CASE WHEN state = 'waiting' THEN n END), 0) AS waiting,
        coalesce(sum(CASE WHEN state = 'running' THEN n END), 0) AS running,
        coalesce(sum(CASE WHEN state = 'held' THEN n END), 0) AS held,
-       (SELECT count(*) FROM job WHERE state = 'pending' AND ready = 0 AND available_at > ?2) AS snoozed
-FROM job_count WHERE batch = ?1";
-/// ?3 first (-1: all), ?4 glob.
+       (SELECT count(*) FROM job WHERE state = 'pending' AND ready = 0 AND available_at > $2) AS snoozed
+FROM job_count WHERE batch = $1";
+/// $3 first (-1: all), $4 glob.
 const LEFT_IN_SCOPE: &str = "
 SELECT coalesce(sum(state = 'pending'), 0) AS pending,
        coalesce(sum(state = 'waiting'), 0) AS waiting,
        coalesce(sum(state = 'running'), 0) AS running,
        coalesce(sum(state = 'held'), 0) AS held,
-       coalesce(sum(state = 'pending' AND ready = 0 AND available_at > ?2), 0) AS snoozed
-FROM job WHERE batch = ?1 AND (?3 < 0 OR (in_manifest = 1 AND ordinal < ?3)) AND (?4 IS NULL OR name GLOB ?4)";
+       coalesce(sum(state = 'pending' AND ready = 0 AND available_at > $2), 0) AS snoozed
+FROM job WHERE batch = $1 AND ($3 < 0 OR (in_manifest = 1 AND ordinal < $3)) AND ($4 IS NULL OR name GLOB $4)";
 
 /// Jumps from one model to the next in the index of ready jobs, whatever their number.
 const MODELS: &str = "
 WITH RECURSIVE ready (model) AS (
-    SELECT min(model) FROM job WHERE batch = ?1 AND state = 'pending' AND ready = 1
+    SELECT min(model) FROM job WHERE batch = $1 AND state = 'pending' AND ready = 1
     UNION ALL
-    SELECT (SELECT min(j.model) FROM job j WHERE j.batch = ?1 AND j.state = 'pending' AND j.ready = 1
+    SELECT (SELECT min(j.model) FROM job j WHERE j.batch = $1 AND j.state = 'pending' AND j.ready = 1
                                              AND j.model > ready.model)
     FROM ready WHERE ready.model IS NOT NULL)
 SELECT model FROM ready WHERE model IS NOT NULL
-UNION SELECT model FROM job WHERE batch = ?1 AND state = 'pending' AND ready = 0
-UNION SELECT model FROM job WHERE batch = ?1 AND state IN ('waiting', 'running') AND state NOT IN ('succeeded', 'pending')";
+UNION SELECT model FROM job WHERE batch = $1 AND state = 'pending' AND ready = 0
+UNION SELECT model FROM job WHERE batch = $1 AND state IN ('waiting', 'running') AND state NOT IN ('succeeded', 'pending')";
 const MODELS_IN_SCOPE: &str = "
 SELECT DISTINCT model FROM job
-WHERE batch = ?1 AND state IN ('waiting', 'pending', 'running')
-  AND (?2 < 0 OR (in_manifest = 1 AND ordinal < ?2)) AND (?3 IS NULL OR name GLOB ?3)";
+WHERE batch = $1 AND state IN ('waiting', 'pending', 'running')
+  AND ($2 < 0 OR (in_manifest = 1 AND ordinal < $2)) AND ($3 IS NULL OR name GLOB $3)";
 
 const NEXT_DUE: &str = "
 SELECT min(available_at) FROM job
-WHERE batch = ?1 AND state = 'pending' AND ready = 0
-  AND (?2 < 0 OR (in_manifest = 1 AND ordinal < ?2)) AND (?3 IS NULL OR name GLOB ?3)";
+WHERE batch = $1 AND state = 'pending' AND ready = 0
+  AND ($2 < 0 OR (in_manifest = 1 AND ordinal < $2)) AND ($3 IS NULL OR name GLOB $3)";
 const NEXT_DUE_OF_ALL: &str = "SELECT min(available_at) FROM job WHERE state = 'pending' AND ready = 0";
 
 fn is_empty(scope: &Scope) -> bool {

@@ -16,17 +16,17 @@ const EXAMPLES_MAX: usize = 10;
 /// Changed jobs that are compared field by field at a time.
 const PAGE: usize = 500;
 
-/// ?1 batch, ?2 whether changed jobs are kept. The order of the tables is fixed by CROSS JOIN:
+/// $1 batch, $2 whether changed jobs are kept. The order of the tables is fixed by CROSS JOIN:
 /// the planner knows nothing about temporary tables.
 const MATCH: &str = "
 DELETE FROM temp.matched;
 INSERT INTO temp.matched (ordinal, job, what)
 SELECT s.ordinal, j.job,
        CASE WHEN r.spec_digest = s.spec_digest AND r.input_digest = s.input_digest THEN 'same'
-            WHEN j.state = 'succeeded' AND ?2 THEN 'kept'
+            WHEN j.state = 'succeeded' AND $2 THEN 'kept'
             ELSE 'changed' END
 FROM temp.staged s CROSS JOIN job j CROSS JOIN revision r
-WHERE j.batch = ?1 AND j.name = s.name AND r.job = j.job AND r.n = j.revision";
+WHERE j.batch = $1 AND j.name = s.name AND r.job = j.job AND r.n = j.revision";
 
 /// What becomes of the jobs that are already there. `sends`: pending after the load.
 const COUNT_MATCHED: &str = "
@@ -58,21 +58,21 @@ SELECT coalesce(sum(origin = 'manifest' AND state NOT IN ('succeeded', 'cancelle
        coalesce(sum(origin <> 'manifest' AND state = 'pending'), 0) AS sends,
        coalesce(sum(CASE WHEN origin <> 'manifest' AND state = 'pending' THEN estimate END), 0) AS estimate,
        coalesce(sum(origin <> 'manifest' AND state = 'pending' AND estimate IS NULL), 0) AS unpriced
-FROM job j WHERE batch = ?1 AND NOT EXISTS (SELECT 1 FROM temp.matched m WHERE m.job = j.job)";
+FROM job j WHERE batch = $1 AND NOT EXISTS (SELECT 1 FROM temp.matched m WHERE m.job = j.job)";
 
 const COUNT_BEFORE: &str = "
 SELECT coalesce(sum(n), 0) AS jobs,
        coalesce(sum(CASE WHEN state NOT IN ('succeeded', 'cancelled') THEN n END), 0) AS undone
-FROM job_count WHERE batch = ?1";
+FROM job_count WHERE batch = $1";
 
 const CHANGED_PAGE: &str = "
 SELECT m.ordinal, s.name, s.spec, r.spec AS old, r.input_digest IS NOT s.input_digest AS refs
 FROM temp.matched m CROSS JOIN temp.staged s CROSS JOIN job j CROSS JOIN revision r
-WHERE m.what <> 'same' AND m.ordinal > ?1 AND s.ordinal = m.ordinal AND j.job = m.job
+WHERE m.what <> 'same' AND m.ordinal > $1 AND s.ordinal = m.ordinal AND j.job = m.job
   AND r.job = m.job AND r.n = j.revision
-ORDER BY m.ordinal LIMIT ?2";
+ORDER BY m.ordinal LIMIT $2";
 
-/// ?1 batch, ?2 now, ?3 number before the first new job. Job numbers are given here and not by
+/// $1 batch, $2 now, $3 number before the first new job. Job numbers are given here and not by
 /// SQLite, so that a new job's other rows need no look-up.
 const APPLY: &str = "
 UPDATE output SET stale = 1 WHERE kind = 'original' AND job IN (
@@ -107,7 +107,7 @@ FROM temp.matched m, temp.staged s
 WHERE m.what = 'changed' AND s.ordinal = m.ordinal AND job.job = m.job;
 
 INSERT INTO revision (job, n, spec_digest, input_digest, spec, created_at)
-SELECT j.job, j.revision, s.spec_digest, s.input_digest, s.spec, ?2
+SELECT j.job, j.revision, s.spec_digest, s.input_digest, s.spec, $2
 FROM temp.matched m CROSS JOIN temp.staged s CROSS JOIN job j
 WHERE m.what = 'changed' AND s.ordinal = m.ordinal AND j.job = m.job;
 
@@ -125,33 +125,33 @@ WHERE reference.job = new.job AND reference.n = new.n AND reference.position = n
   AND reference.source <> new.path;
 
 INSERT INTO job (job, batch, name, ordinal, origin, state, priority, model, revision, reservation, estimate)
-SELECT ?3 + s.ordinal, ?1, s.name, s.ordinal, 'manifest', 'pending', s.priority, s.model, 1, s.reservation, s.estimate
+SELECT $3 + s.ordinal, $1, s.name, s.ordinal, 'manifest', 'pending', s.priority, s.model, 1, s.reservation, s.estimate
 FROM temp.staged s WHERE NOT EXISTS (SELECT 1 FROM temp.matched m WHERE m.ordinal = s.ordinal)
 ORDER BY s.ordinal;
 
 INSERT INTO job_detail (job, output, output_key, stream, tags)
-SELECT ?3 + s.ordinal, s.output, s.output_key, s.stream, s.tags
+SELECT $3 + s.ordinal, s.output, s.output_key, s.stream, s.tags
 FROM temp.staged s WHERE NOT EXISTS (SELECT 1 FROM temp.matched m WHERE m.ordinal = s.ordinal)
 ORDER BY s.ordinal;
 
 INSERT INTO revision (job, n, spec_digest, input_digest, spec, created_at)
-SELECT ?3 + s.ordinal, 1, s.spec_digest, s.input_digest, s.spec, ?2
+SELECT $3 + s.ordinal, 1, s.spec_digest, s.input_digest, s.spec, $2
 FROM temp.staged s WHERE NOT EXISTS (SELECT 1 FROM temp.matched m WHERE m.ordinal = s.ordinal)
 ORDER BY s.ordinal;
 
 INSERT INTO reference (job, n, position, kind, source, digest, bytes, media)
-SELECT ?3 + s.ordinal, 1, e.key + 1, 'file', e.value ->> 'path', e.value ->> 'digest', e.value ->> 'bytes',
+SELECT $3 + s.ordinal, 1, e.key + 1, 'file', e.value ->> 'path', e.value ->> 'digest', e.value ->> 'bytes',
        e.value ->> 'media'
 FROM temp.staged s CROSS JOIN json_each(s.refs) e
 WHERE s.refs IS NOT NULL AND NOT EXISTS (SELECT 1 FROM temp.matched m WHERE m.ordinal = s.ordinal)";
 
-/// ?1 batch, ?2 number before the first new job.
+/// $1 batch, $2 number before the first new job.
 const LEAVE: &str = "
 UPDATE job SET in_manifest = 0,
     cancel = CASE WHEN state = 'running' THEN coalesce(cancel, 'manifest')
                   WHEN state IN ('succeeded', 'cancelled') THEN cancel ELSE 'manifest' END,
     state = iif(state IN ('running', 'succeeded'), state, 'cancelled')
-WHERE batch = ?1 AND origin = 'manifest' AND job < ?2
+WHERE batch = $1 AND origin = 'manifest' AND job < $2
   AND (in_manifest = 1 OR state NOT IN ('succeeded', 'cancelled', 'running'))
   AND NOT EXISTS (SELECT 1 FROM temp.matched m WHERE m.job = job.job)
 RETURNING job";

@@ -13,13 +13,13 @@ const SPARE: usize = 8;
 /// Numbers that are tried for one file before the batch is taken to be broken.
 const NUMBER_MAX: usize = 1_000_000;
 
-/// ?1 JSON array of [job, key], ?2 batch: those that belong to another job.
-const TAKEN: &str = "
-SELECT e.value ->> 0 AS job, e.value ->> 1 AS key FROM json_each(?1) e
-WHERE EXISTS (SELECT 1 FROM output o WHERE o.batch = ?2 AND o.name_key = e.value ->> 1 AND o.job <> e.value ->> 0)
+/// $1 JSON array of [job, key], $2 batch: those that belong to another job.
+pub(super) const TAKEN: &str = "
+SELECT e.value ->> 0 AS job, e.value ->> 1 AS key FROM json_each($1) e
+WHERE EXISTS (SELECT 1 FROM output o WHERE o.batch = $2 AND o.name_key = e.value ->> 1 AND o.job <> e.value ->> 0)
    OR EXISTS (SELECT 1 FROM job_detail d CROSS JOIN job j
               WHERE d.output_key = e.value ->> 1 AND d.job <> e.value ->> 0 AND j.job = d.job
-                AND j.batch = ?2 AND j.in_manifest = 1)";
+                AND j.batch = $2 AND j.in_manifest = 1)";
 
 /// The files of one job that need names.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio_util::task::TaskTracker;
 
 use super::engine::{self, Session};
@@ -25,10 +25,10 @@ const CACHE: &str = "-32768";
 const READER_CACHE: &str = "-4096";
 
 const BATCH: &str = "SELECT batch, manifest, provider FROM batch ORDER BY batch LIMIT 1";
-/// ?1 manifest, ?2 provider, ?3 now. Of several processes that start at once, one makes the batch.
+/// $1 manifest, $2 provider, $3 now. Of several processes that start at once, one makes the batch.
 const MAKE_BATCH: &str = "
 INSERT INTO batch (name, manifest, provider, created_at)
-SELECT 'default', ?1, ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM batch)";
+SELECT 'default', $1, $2, $3 WHERE NOT EXISTS (SELECT 1 FROM batch)";
 
 /// How a manifest from standard input is called in an error.
 const STANDARD_INPUT: &str = "-";
@@ -119,9 +119,8 @@ impl SqliteQueue {
 
 async fn open(options: OpenOptions) -> Result<SqliteQueue, QueueError> {
     let OpenOptions { path, access, identity, clock, synchronous } = options;
-    let missing = || QueueError::Missing { path: path.display().to_string() };
     if access != Access::Create && !path.exists() {
-        return Err(missing());
+        return Err(QueueError::Missing { path: path.display().to_string() });
     }
     if access == Access::ReadOnly {
         return look_at(path, &identity, clock).await;
@@ -135,15 +134,33 @@ async fn open(options: OpenOptions) -> Result<SqliteQueue, QueueError> {
         .synchronous(synchronous)
         .pragma("cache_size", CACHE);
     let mut conn = connect(writer, "opening the queue").await?;
-    if access == Access::Existing && migrate::version(&mut conn, &path).await? == 0 {
-        return Err(missing());
-    }
-    migrate::use_wal(&mut conn, &path).await?;
-    migrate::migrate(&mut conn, &path).await?;
-    let batch = identify(&mut conn, &identity, clock.as_ref()).await?.ok_or_else(missing)?;
+    let batch = match prepare(&mut conn, &path, access, (&identity, clock.as_ref())).await {
+        Ok(batch) => batch,
+        Err(error) => {
+            // Closed in order, so that nothing is left beside the database.
+            drop(conn.close().await);
+            return Err(error);
+        }
+    };
     let reader = base(&path).pragma("query_only", "1").pragma("cache_size", READER_CACHE);
     let readers = SqlitePoolOptions::new().max_connections(READERS_MAX).connect_lazy_with(reader);
     SqliteQueue::start(Session::new(conn, batch, path, clock), Some(readers)).await
+}
+
+/// Brings a database to where the engine can begin; answers with its batch.
+async fn prepare(
+    conn: &mut SqliteConnection,
+    path: &Path,
+    access: Access,
+    (identity, clock): (&Identity, &dyn Clock),
+) -> Result<i64, QueueError> {
+    let missing = || QueueError::Missing { path: path.display().to_string() };
+    if access == Access::Existing && migrate::version(conn, path).await? == 0 {
+        return Err(missing());
+    }
+    migrate::use_wal(conn, path).await?;
+    migrate::migrate(conn, path).await?;
+    identify(conn, identity, clock).await?.ok_or_else(missing)
 }
 
 /// Opens a queue to read only.

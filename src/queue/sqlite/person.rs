@@ -7,12 +7,12 @@ use super::stage;
 use crate::job::{JobName, JobState};
 use crate::queue::{QueueError, Selection};
 
-/// ?1 batch, ?2 JSON array of names: the first that is no job.
+/// $1 batch, $2 JSON array of names: the first that is no job.
 const UNKNOWN: &str = "
-SELECT e.value AS name FROM json_each(?2) e
-WHERE NOT EXISTS (SELECT 1 FROM job j WHERE j.batch = ?1 AND j.name = e.value) LIMIT 1";
+SELECT e.value AS name FROM json_each($2) e
+WHERE NOT EXISTS (SELECT 1 FROM job j WHERE j.batch = $1 AND j.name = e.value) LIMIT 1";
 
-/// ?1 batch, ?2 JSON array of names, ?3 JSON array of states. A job that succeeded is made again
+/// $1 batch, $2 JSON array of names, $3 JSON array of states. A job that succeeded is made again
 /// only when it is named: it is paid again.
 const RETRY: &str = "
 UPDATE job SET ready = 1, available_at = 0, transient = 0, no_image = 0, lost = 0, cancel = NULL,
@@ -20,16 +20,16 @@ UPDATE job SET ready = 1, available_at = 0, transient = 0, no_image = 0, lost = 
              WHERE d.job = job.job AND n.job = d.needs AND n.state <> 'succeeded'),
     state = iif(EXISTS (SELECT 1 FROM dependency d CROSS JOIN job n
                         WHERE d.job = job.job AND n.job = d.needs AND n.state <> 'succeeded'), 'waiting', 'pending')
-WHERE batch = ?1 AND state NOT IN ('waiting', 'pending', 'running') AND (
-    job IN (SELECT j.job FROM json_each(?2) e CROSS JOIN job j WHERE j.batch = ?1 AND j.name = e.value)
-    OR (state <> 'succeeded' AND state IN (SELECT value FROM json_each(?3))))";
+WHERE batch = $1 AND state NOT IN ('waiting', 'pending', 'running') AND (
+    job IN (SELECT j.job FROM json_each($2) e CROSS JOIN job j WHERE j.batch = $1 AND j.name = e.value)
+    OR (state <> 'succeeded' AND state IN (SELECT value FROM json_each($3))))";
 
 /// As [`RETRY`]. A person's cancellation holds over one by the manifest.
 const CANCEL: &str = "
 UPDATE job SET cancel = 'person', state = iif(state = 'running', state, 'cancelled')
-WHERE batch = ?1 AND state <> 'succeeded' AND NOT (state IN ('running', 'cancelled') AND cancel IS 'person') AND (
-    job IN (SELECT j.job FROM json_each(?2) e CROSS JOIN job j WHERE j.batch = ?1 AND j.name = e.value)
-    OR state IN (SELECT value FROM json_each(?3)))
+WHERE batch = $1 AND state <> 'succeeded' AND NOT (state IN ('running', 'cancelled') AND cancel IS 'person') AND (
+    job IN (SELECT j.job FROM json_each($2) e CROSS JOIN job j WHERE j.batch = $1 AND j.name = e.value)
+    OR state IN (SELECT value FROM json_each($3)))
 RETURNING job";
 
 pub(super) async fn retry(session: &mut Session, selection: Selection) -> Result<u64, QueueError> {

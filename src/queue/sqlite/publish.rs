@@ -16,17 +16,17 @@ use crate::queue::{OldOutput, OutputMove, PlannedOutput, Publication, QueueError
 
 const OUTPUTS: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'output'), 0)";
 
-/// ?1 JSON array of jobs.
-const STANDING: &str = "
-SELECT o.job, o.name, o.bytes, o.sha256 FROM json_each(?1) e CROSS JOIN output o
+/// $1 JSON array of jobs.
+pub(super) const STANDING: &str = "
+SELECT o.job, o.name, o.bytes, o.sha256 FROM json_each($1) e CROSS JOIN output o
 WHERE o.job = e.value AND o.status = 'published' ORDER BY o.job, o.position";
-const PLANNED: &str = "
+pub(super) const PLANNED: &str = "
 SELECT o.output, o.job, o.name, o.spool, o.media, o.bytes, o.sha256, o.width, o.height
-FROM json_each(?1) e CROSS JOIN output o
+FROM json_each($1) e CROSS JOIN output o
 WHERE o.job = e.value AND o.status = 'planned' ORDER BY o.job, o.position";
 
 /// Strikes off what is not leased as it says or has nothing to publish.
-const FENCE: &str = "
+pub(super) const FENCE: &str = "
 DELETE FROM temp.placed WHERE NOT EXISTS (
     SELECT 1 FROM job j CROSS JOIN output o
     WHERE j.job = placed.job AND j.epoch = placed.epoch AND j.state = 'running'
@@ -34,7 +34,7 @@ DELETE FROM temp.placed WHERE NOT EXISTS (
 SELECT slot, job FROM temp.placed";
 
 /// What was replaced is forgotten. A job that was described anew meanwhile is to be made again.
-const PUBLISH: &str = "
+pub(super) const PUBLISH: &str = "
 DELETE FROM output WHERE status = 'published' AND job IN (SELECT job FROM temp.placed);
 UPDATE output SET status = 'published', spool = NULL
 WHERE status = 'planned' AND job IN (SELECT job FROM temp.placed);
@@ -47,34 +47,34 @@ FROM temp.placed p CROSS JOIN attempt a
 WHERE job.job = p.job AND a.attempt = job.attempt;
 DELETE FROM temp.placed";
 
-/// ?1 job, ?2 epoch.
+/// $1 job, $2 epoch.
 const LEASED: &str = "
 SELECT d.output FROM job j CROSS JOIN job_detail d
-WHERE j.job = ?1 AND j.epoch = ?2 AND j.state = 'running' AND d.job = j.job";
-const OWN: &str = "SELECT output, name_key, status FROM output WHERE job = ?1";
-const RENAME: &str = "UPDATE output SET name = ?2, name_key = ?3 WHERE output = ?1";
+WHERE j.job = $1 AND j.epoch = $2 AND j.state = 'running' AND d.job = j.job";
+const OWN: &str = "SELECT output, name_key, status FROM output WHERE job = $1";
+const RENAME: &str = "UPDATE output SET name = $2, name_key = $3 WHERE output = $1";
 
-/// ?1 job, ?2 epoch. The attempt stays as it was settled: it was paid.
+/// $1 job, $2 epoch. The attempt stays as it was settled: it was paid.
 const GIVE_UP: &str = "
 UPDATE job SET state = iif(cancel IS NULL, 'pending', 'cancelled'), ready = 1, available_at = 0,
                worker = NULL, epoch = NULL, attempt = NULL
-WHERE job = ?1 AND epoch = ?2 AND state = 'running'
+WHERE job = $1 AND epoch = $2 AND state = 'running'
   AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.attempt = job.attempt AND a.outcome = 'sent')
 RETURNING job";
-const FORGET_PLANNED: &str = "DELETE FROM output WHERE job = ?1 AND status = 'planned'";
+const FORGET_PLANNED: &str = "DELETE FROM output WHERE job = $1 AND status = 'planned'";
 
 const STALE: &str = "
 SELECT o.output, o.job, o.name, o.name_key, o.position, d.output AS wanted
 FROM output o INDEXED BY output_stale CROSS JOIN job j CROSS JOIN job_detail d
 WHERE o.stale = 1 AND o.status = 'published' AND j.job = o.job AND j.state = 'succeeded' AND d.job = o.job
 ORDER BY o.output";
-/// ?1 batch, ?2 key, ?3 job: files of other jobs, and jobs that want it.
+/// $1 batch, $2 key, $3 job: files of other jobs, and jobs that want it.
 const OWNERS: &str = "
-SELECT o.output FROM output o WHERE o.batch = ?1 AND o.name_key = ?2 AND o.job <> ?3
+SELECT o.output FROM output o WHERE o.batch = $1 AND o.name_key = $2 AND o.job <> $3
 UNION ALL
 SELECT 0 FROM job_detail d CROSS JOIN job j
-WHERE d.output_key = ?2 AND d.job <> ?3 AND j.job = d.job AND j.in_manifest = 1";
-const MOVED: &str = "UPDATE output SET name = ?2, name_key = ?3, stale = 0 WHERE output = ?1";
+WHERE d.output_key = $2 AND d.job <> $3 AND j.job = d.job AND j.in_manifest = 1";
+const MOVED: &str = "UPDATE output SET name = $2, name_key = $3, stale = 0 WHERE output = $1";
 
 /// A file that is about to be planned.
 pub(super) struct Plan<'f> {

@@ -14,21 +14,21 @@ use super::{person, stage};
 use crate::job::{AttemptId, JobId, JobName, Micros, OutputId, RunId, Timestamp};
 use crate::queue::{AttemptRow, Cursor, JobFilter, JobRow, OutputRow, QueueError, ReferenceStamp, RunRow};
 
-/// ?1 batch, ?2 in the manifest or not, ?3 ordinal and ?4 job after which the page begins, ?5 JSON
-/// array of states (NULL: all), ?6 first (-1: all), ?7 glob, ?8 limit. Read along job_listed.
+/// $1 batch, $2 in the manifest or not, $3 ordinal and $4 job after which the page begins, $5 JSON
+/// array of states (NULL: all), $6 first (-1: all), $7 glob, $8 limit. Read along `job_listed`.
 const JOB_IDS: &str = "
 SELECT job FROM job INDEXED BY job_listed
-WHERE batch = ?1 AND in_manifest = ?2 AND (ordinal, job) > (?3, ?4)
-  AND (?5 IS NULL OR state IN (SELECT value FROM json_each(?5)))
-  AND (?6 < 0 OR (in_manifest = 1 AND ordinal < ?6)) AND (?7 IS NULL OR name GLOB ?7)
-ORDER BY ordinal, job LIMIT ?8";
+WHERE batch = $1 AND in_manifest = $2 AND (ordinal, job) > ($3, $4)
+  AND ($5 IS NULL OR state IN (SELECT value FROM json_each($5)))
+  AND ($6 < 0 OR (in_manifest = 1 AND ordinal < $6)) AND ($7 IS NULL OR name GLOB $7)
+ORDER BY ordinal, job LIMIT $8";
 
-/// ?1 JSON array of jobs, as in the rest.
+/// $1 JSON array of jobs, as in the rest.
 const JOBS: &str = "
 SELECT j.job, j.name, j.ordinal, j.in_manifest, j.state, j.revision, j.ready, j.available_at, j.model,
        d.output, d.tags, r.spec,
        (SELECT count(*) FROM reference f WHERE f.job = j.job AND f.n = j.revision) AS refs
-FROM json_each(?1) e CROSS JOIN job j CROSS JOIN job_detail d CROSS JOIN revision r
+FROM json_each($1) e CROSS JOIN job j CROSS JOIN job_detail d CROSS JOIN revision r
 WHERE j.job = e.value AND d.job = j.job AND r.job = j.job AND r.n = j.revision
 ORDER BY e.key";
 const SUMS: &str = "
@@ -36,35 +36,35 @@ SELECT a.job, count(*) AS attempts, sum(a.outcome = 'throttled') AS throttles, m
        sum(a.prompt_tokens) AS prompt_tokens, sum(a.candidates_tokens) AS candidates_tokens,
        sum(a.image_tokens) AS image_tokens, sum(a.thoughts_tokens) AS thoughts_tokens,
        sum(a.total_tokens) AS total_tokens, sum(a.cost) AS cost
-FROM json_each(?1) e CROSS JOIN attempt a WHERE a.job = e.value GROUP BY a.job";
+FROM json_each($1) e CROSS JOIN attempt a WHERE a.job = e.value GROUP BY a.job";
 const OUTPUTS_OF: &str = "
 SELECT o.job, o.output, o.kind, o.name, o.media, o.bytes, o.sha256, o.width, o.height
-FROM json_each(?1) e CROSS JOIN output o
+FROM json_each($1) e CROSS JOIN output o
 WHERE o.job = e.value AND o.status = 'published' ORDER BY o.job, o.position, o.output";
 
-/// ?1 JSON array of attempts.
+/// $1 JSON array of attempts.
 const ATTEMPTS_BY_ID: &str = "
 SELECT a.*, j.name AS job_name, l.provider, l.model, l.key_id
-FROM json_each(?1) e CROSS JOIN attempt a CROSS JOIN job j CROSS JOIN lane l
+FROM json_each($1) e CROSS JOIN attempt a CROSS JOIN job j CROSS JOIN lane l
 WHERE a.attempt = e.value AND j.job = a.job AND l.lane = a.lane";
-/// ?1 after, ?2 limit.
+/// $1 after, $2 limit.
 const ATTEMPTS: &str = "
 SELECT a.*, j.name AS job_name, l.provider, l.model, l.key_id
 FROM attempt a CROSS JOIN job j CROSS JOIN lane l
-WHERE a.attempt > ?1 AND j.job = a.job AND l.lane = a.lane ORDER BY a.attempt LIMIT ?2";
-/// ?3 job.
+WHERE a.attempt > $1 AND j.job = a.job AND l.lane = a.lane ORDER BY a.attempt LIMIT $2";
+/// $3 job.
 const ATTEMPTS_OF: &str = "
 SELECT a.*, j.name AS job_name, l.provider, l.model, l.key_id
 FROM attempt a CROSS JOIN job j CROSS JOIN lane l
-WHERE a.job = ?3 AND a.attempt > ?1 AND j.job = a.job AND l.lane = a.lane ORDER BY a.attempt LIMIT ?2";
+WHERE a.job = $3 AND a.attempt > $1 AND j.job = a.job AND l.lane = a.lane ORDER BY a.attempt LIMIT $2";
 
-/// ?1 after, ?2 limit.
+/// $1 after, $2 limit.
 const OUTPUTS: &str = "
 SELECT o.job, o.output, o.kind, o.name, o.media, o.bytes, o.sha256, o.width, o.height, j.name AS job_name
 FROM output o CROSS JOIN job j
-WHERE o.output > ?1 AND o.status = 'published' AND j.job = o.job ORDER BY o.output LIMIT ?2";
+WHERE o.output > $1 AND o.status = 'published' AND j.job = o.job ORDER BY o.output LIMIT $2";
 
-const JOB_BY_NAME: &str = "SELECT job FROM job WHERE batch = ?1 AND name = ?2";
+const JOB_BY_NAME: &str = "SELECT job FROM job WHERE batch = $1 AND name = $2";
 const RUNS: &str = "SELECT run, command, version, started_at, ended_at, end_reason FROM run ORDER BY run";
 const STAMPS: &str =
     "SELECT path, bytes, modified_ns, inode, sha256, media FROM reference_stamp ORDER BY path";

@@ -9,59 +9,59 @@ use crate::job::{Epoch, JobId, JobName, LaneId, RunId, Timestamp, WorkerId};
 use crate::queue::{Beat, LaneKey, LostPolicy, QueueError, Rescued, RunStart, WorkerRow, WorkerStart};
 
 const START_RUN: &str =
-    "INSERT INTO run (batch, command, version, started_at) VALUES (?1, ?2, ?3, ?4) RETURNING run";
-const END_RUN: &str = "UPDATE run SET ended_at = ?2, end_reason = ?3 WHERE run = ?1";
+    "INSERT INTO run (batch, command, version, started_at) VALUES ($1, $2, $3, $4) RETURNING run";
+const END_RUN: &str = "UPDATE run SET ended_at = $2, end_reason = $3 WHERE run = $1";
 
 const REGISTER: &str = "
-INSERT INTO worker (run, token, host, pid, started_at, heartbeat_at) VALUES (?1, ?2, ?3, ?4, ?5, ?5) RETURNING worker";
+INSERT INTO worker (run, token, host, pid, started_at, heartbeat_at) VALUES ($1, $2, $3, $4, $5, $5) RETURNING worker";
 /// A worker that still holds leases, against the contract, stays listed: so it can be rescued.
 const RETIRE: &str = "
-UPDATE worker SET ended_at = ?2 WHERE worker = ?1 AND ended_at IS NULL
-  AND NOT EXISTS (SELECT 1 FROM job j WHERE j.worker = ?1 AND j.state = 'running')";
+UPDATE worker SET ended_at = $2 WHERE worker = $1 AND ended_at IS NULL
+  AND NOT EXISTS (SELECT 1 FROM job j WHERE j.worker = $1 AND j.state = 'running')";
 const WORKERS: &str = "
 SELECT w.worker, w.token, w.host, w.pid, w.started_at, w.heartbeat_at,
        (SELECT count(*) FROM job j WHERE j.worker = w.worker AND j.state = 'running') AS running
 FROM worker w WHERE w.ended_at IS NULL ORDER BY w.worker";
 
 const ADD_LANE: &str =
-    "INSERT INTO lane (provider, model, key_id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-const LANE: &str = "SELECT lane FROM lane WHERE provider = ?1 AND model = ?2 AND key_id = ?3";
+    "INSERT INTO lane (provider, model, key_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+const LANE: &str = "SELECT lane FROM lane WHERE provider = $1 AND model = $2 AND key_id = $3";
 
 const BEAT: &str =
-    "UPDATE worker SET heartbeat_at = ?2 WHERE worker = ?1 AND ended_at IS NULL RETURNING worker";
+    "UPDATE worker SET heartbeat_at = $2 WHERE worker = $1 AND ended_at IS NULL RETURNING worker";
 /// Jobs whose answer is settled are not cut off any more.
 const TO_CANCEL: &str = "
 SELECT j.job, j.epoch FROM job j CROSS JOIN attempt a
-WHERE j.worker = ?1 AND j.state = 'running' AND j.cancel IS NOT NULL AND a.attempt = j.attempt
+WHERE j.worker = $1 AND j.state = 'running' AND j.cancel IS NOT NULL AND a.attempt = j.attempt
   AND a.outcome = 'sent'";
 
-/// ?1 JSON array of workers, ?2 now.
+/// $1 JSON array of workers, $2 now.
 const DECLARE_DEAD: &str = "
-UPDATE worker SET dead = 1, ended_at = ?2
-WHERE worker IN (SELECT value FROM json_each(?1)) AND ended_at IS NULL";
+UPDATE worker SET dead = 1, ended_at = $2
+WHERE worker IN (SELECT value FROM json_each($1)) AND ended_at IS NULL";
 const LEFT_BEHIND: &str = "
 SELECT j.job, a.outcome = 'sent' AS unknown
-FROM json_each(?1) e CROSS JOIN job j INDEXED BY job_leased CROSS JOIN attempt a
+FROM json_each($1) e CROSS JOIN job j INDEXED BY job_leased CROSS JOIN attempt a
 WHERE j.worker = e.value AND j.state = 'running' AND a.attempt = j.attempt ORDER BY j.ordinal, j.job";
-/// ?1 JSON array of jobs, ?2 now, ?3 the state that the policy gives.
+/// $1 JSON array of jobs, $2 now, $3 the state that the policy gives.
 const LOSE: &str = "
 UPDATE job SET lost = lost + (job.revision = a.revision),
     state = CASE WHEN job.cancel IS NOT NULL THEN 'cancelled'
-                 WHEN job.revision <> a.revision THEN 'pending' ELSE ?3 END,
+                 WHEN job.revision <> a.revision THEN 'pending' ELSE $3 END,
     ready = 1, available_at = 0, worker = NULL, epoch = NULL
-FROM json_each(?1) e CROSS JOIN attempt a WHERE job.job = e.value AND a.attempt = job.attempt;
-UPDATE attempt SET outcome = 'lost', ended_at = ?2, error_code = 'lost',
+FROM json_each($1) e CROSS JOIN attempt a WHERE job.job = e.value AND a.attempt = job.attempt;
+UPDATE attempt SET outcome = 'lost', ended_at = $2, error_code = 'lost',
     error = 'the process ended before the answer was recorded'
-WHERE attempt IN (SELECT j.attempt FROM json_each(?1) e CROSS JOIN job j WHERE j.job = e.value);
-UPDATE job SET attempt = NULL WHERE job IN (SELECT value FROM json_each(?1))";
-/// ?1 JSON array of jobs, ?2 heir, ?3 last epoch.
+WHERE attempt IN (SELECT j.attempt FROM json_each($1) e CROSS JOIN job j WHERE j.job = e.value);
+UPDATE job SET attempt = NULL WHERE job IN (SELECT value FROM json_each($1))";
+/// $1 JSON array of jobs, $2 heir, $3 last epoch.
 const INHERIT: &str = "
-UPDATE job SET worker = ?2, epoch = ?3 + 1 + e.key FROM json_each(?1) e WHERE job.job = e.value";
-const INHERITED: &str = "SELECT j.job, j.name, j.epoch FROM json_each(?1) e CROSS JOIN job j WHERE j.job = e.value ORDER BY e.key";
-/// ?1 JSON array of jobs whose answer was settled and that have nothing to publish.
+UPDATE job SET worker = $2, epoch = $3 + 1 + e.key FROM json_each($1) e WHERE job.job = e.value";
+const INHERITED: &str = "SELECT j.job, j.name, j.epoch FROM json_each($1) e CROSS JOIN job j WHERE j.job = e.value ORDER BY e.key";
+/// $1 JSON array of jobs whose answer was settled and that have nothing to publish.
 const ORPHANED: &str = "
 UPDATE job SET state = 'pending', ready = 1, available_at = 0, worker = NULL, epoch = NULL, attempt = NULL
-WHERE job IN (SELECT value FROM json_each(?1))";
+WHERE job IN (SELECT value FROM json_each($1))";
 
 pub(super) async fn start_run(session: &mut Session, start: RunStart) -> Result<RunId, QueueError> {
     let now = session.now();
@@ -172,8 +172,8 @@ pub(super) async fn rescue(
         LostPolicy::Retry => "pending",
         LostPolicy::Hold => "held",
     };
-    let lose = sqlx::query(LOSE).bind(list(&lost)).bind(now).bind(state);
-    lose.execute(&mut session.conn).await.doing(what)?;
+    let record = sqlx::query(LOSE).bind(list(&lost)).bind(now).bind(state);
+    record.execute(&mut session.conn).await.doing(what)?;
     depend::skip(session, &lost).await?;
     let publications = inherit(session, &settled, heir).await?;
     Ok(Rescued { lost: lost.len() as u64, publications })

@@ -8,20 +8,22 @@ use super::fault::{Doing, get, signed};
 use super::names::{self, Wanted};
 use super::publish;
 use super::rows::{self, Row, Values};
+use super::stage;
+use crate::job::AttemptOutcome;
 use crate::queue::{Next, PlannedOutput, Publication, QueueError, Settlement};
 
 /// What does not match job, epoch, `running` and an attempt under way is struck off; what is left
 /// may be settled. Two settlements of one lease: the second never got onto the list.
-const FENCE: &str = "
+pub(super) const FENCE: &str = "
 DELETE FROM temp.ending WHERE NOT EXISTS (
     SELECT 1 FROM job j CROSS JOIN attempt a
     WHERE j.job = ending.job AND j.epoch = ending.epoch AND j.state = 'running' AND j.attempt = ending.attempt
       AND a.attempt = ending.attempt AND a.outcome = 'sent');
 SELECT e.slot, e.job, d.output FROM temp.ending e CROSS JOIN job_detail d WHERE d.job = e.job";
 
-/// ?1 now. An allowance is used up only by an attempt of the present revision. A job whose
+/// $1 now. An allowance is used up only by an attempt of the present revision. A job whose
 /// description changed meanwhile is pending whatever its attempt says.
-const SETTLE: &str = "
+pub(super) const SETTLE: &str = "
 UPDATE job SET
     transient = transient + (e.outcome = 'transient'),
     no_image  = no_image + (e.outcome = 'no_image'),
@@ -34,14 +36,14 @@ UPDATE job SET
     state = CASE WHEN job.cancel IS NOT NULL THEN 'cancelled'
                  WHEN job.revision <> a.revision OR e.next = 'retry' THEN 'pending'
                  ELSE e.next END,
-    ready = NOT (e.next = 'retry' AND e.available_at > ?1),
+    ready = NOT (e.next = 'retry' AND e.available_at > $1),
     available_at = iif(e.next = 'retry', e.available_at, 0),
     worker = NULL, epoch = NULL, attempt = NULL
 FROM temp.ending e CROSS JOIN attempt a
 WHERE e.next <> 'publish' AND a.attempt = e.attempt AND job.job = e.job;
 
 UPDATE attempt SET
-    outcome = e.outcome, ended_at = ?1, http_status = e.http_status, error_code = e.error_code,
+    outcome = e.outcome, ended_at = $1, http_status = e.http_status, error_code = e.error_code,
     error = e.error, note = e.note, finish_reason = e.finish_reason, response_id = e.response_id,
     caption = e.caption, prompt_tokens = e.prompt_tokens, candidates_tokens = e.candidates_tokens,
     image_tokens = e.image_tokens, thoughts_tokens = e.thoughts_tokens, total_tokens = e.total_tokens,
@@ -108,11 +110,14 @@ pub(super) async fn settle(
     let what = "settling attempts";
     let now = session.now();
     session.run(what, "DELETE FROM temp.ending").await?;
-    let endings = items.iter().enumerate().map(|(slot, one)| Ending(slot, one)).collect();
+    let endings: Vec<Ending> = (items.iter().enumerate())
+        .filter(|(_, one)| one.outcome != AttemptOutcome::Sent)
+        .map(|(slot, one)| Ending(slot, one))
+        .collect();
     rows::insert(&mut session.conn, what, endings).await?;
     let rows = sqlx::query(FENCE).fetch_all(&mut session.conn).await.doing(what)?;
     let mut answers: Vec<Result<Publication, QueueError>> =
-        items.iter().map(|one| Err(QueueError::LeaseLost { job: one.job })).collect();
+        items.iter().map(|one| Err(refusal(one))).collect();
     let mut ended = Vec::new();
     let mut wanted = Vec::new();
     for row in &rows {
@@ -138,6 +143,14 @@ pub(super) async fn settle(
     depend::skip(session, &ended).await?;
     plan(session, items, wanted, &mut answers).await?;
     Ok(answers)
+}
+
+/// What a settlement is answered that did not pass the fence.
+fn refusal(settlement: &Settlement) -> QueueError {
+    if settlement.outcome == AttemptOutcome::Sent {
+        return stage::broken("attempt.outcome", &"an attempt cannot end as `sent`");
+    }
+    QueueError::LeaseLost { job: settlement.job }
 }
 
 /// Plans the files of those that are to be published.

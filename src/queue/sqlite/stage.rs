@@ -2,7 +2,7 @@
 //! which live in a temporary file and not in memory. And how a description is kept as text.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -207,7 +207,7 @@ fn refs_text(references: &[Reference]) -> Result<String, QueueError> {
 }
 
 /// A path as the queue keeps it.
-pub(super) fn path_text(path: &PathBuf) -> Result<String, QueueError> {
+pub(super) fn path_text(path: &Path) -> Result<String, QueueError> {
     path.to_str()
         .map(str::to_owned)
         .ok_or_else(|| broken("reference.source", &format!("the path {} is not UTF-8", path.display())))
