@@ -169,10 +169,13 @@ CREATE TABLE output (
     bytes    INTEGER NOT NULL,
     sha256   TEXT NOT NULL,
     width    INTEGER NOT NULL,
-    height   INTEGER NOT NULL
+    height   INTEGER NOT NULL,
+    stale    INTEGER NOT NULL DEFAULT 0 CHECK (stale IN (0, 1)) -- its job wants another name since
 ) STRICT;
-CREATE INDEX output_job ON output (job, position);
-CREATE INDEX output_key ON output (batch, name_key);
+CREATE INDEX output_job   ON output (job, position);
+CREATE INDEX output_key   ON output (batch, name_key);
+CREATE INDEX output_source ON output (source) WHERE source IS NOT NULL;
+CREATE INDEX output_stale ON output (output) WHERE stale = 1;
 
 -- Counters, kept by triggers in the transaction that changes what they count: `status` on a
 -- million jobs reads a dozen rows.
@@ -221,6 +224,19 @@ CREATE TRIGGER attempt_ended AFTER UPDATE OF outcome ON attempt WHEN OLD.outcome
             cost              = cost + excluded.cost,
             cost_at_most      = cost_at_most + excluded.cost_at_most;
 END;
+CREATE TABLE output_count (status TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER output_counted AFTER INSERT ON output BEGIN
+    INSERT INTO output_count VALUES (NEW.status, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER output_recounted AFTER UPDATE OF status ON output WHEN OLD.status <> NEW.status BEGIN
+    UPDATE output_count SET n = n - 1 WHERE status = OLD.status;
+    INSERT INTO output_count VALUES (NEW.status, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER output_uncounted AFTER DELETE ON output BEGIN
+    UPDATE output_count SET n = n - 1 WHERE status = OLD.status;
+END;
+
 -- The ledger's promise, kept by the database itself.
 CREATE TRIGGER attempt_is_final BEFORE UPDATE ON attempt WHEN OLD.outcome <> 'sent' BEGIN
     SELECT RAISE(ABORT, 'an attempt is never changed after its end');

@@ -45,6 +45,9 @@ pub enum TransportError {
     /// No connection stood: nothing was sent, nothing can be billed.
     #[error("cannot connect: {0}")]
     Connect(String),
+    /// The server could not prove who it is, or TLS failed otherwise: nothing was sent.
+    #[error("no secure connection: {0}")]
+    Tls(String),
     /// Not a byte for too long.
     #[error("silent for {} s", .0.as_secs_f64())]
     Idle(Duration),
@@ -161,10 +164,12 @@ impl Client {
     }
 
     fn transport_error(&self, error: reqwest::Error) -> TransportError {
-        let connect = error.is_connect();
+        let (connect, tls) = (error.is_connect(), is_tls(&error));
         let text = source_chain(error);
         let text = self.endpoint.key.redact(&text);
-        if connect {
+        if tls {
+            TransportError::Tls(text)
+        } else if connect {
             TransportError::Connect(text)
         } else if text.contains("changed while it was sent") {
             TransportError::Body(text)
@@ -177,12 +182,18 @@ impl Client {
 impl ReplyBody {
     /// The next block; `None` at the end. Not cancel-safe: a dropped call may lose a block.
     pub async fn next(&mut self) -> Result<Option<Bytes>, TransportError> {
-        let idle_deadline = Instant::now() + self.idle;
+        self.next_within(self.idle).await
+    }
+
+    /// As [`ReplyBody::next`], with a shorter patience for silence.
+    pub async fn next_within(&mut self, idle: Duration) -> Result<Option<Bytes>, TransportError> {
+        let idle = idle.min(self.idle);
+        let idle_deadline = Instant::now() + idle;
         match timeout_at(self.deadline.min(idle_deadline), self.response.chunk()).await {
             Ok(Ok(block)) => Ok(block),
             Ok(Err(error)) => Err(TransportError::Broken(self.key.redact(&source_chain(error)))),
             Err(_) if self.deadline <= idle_deadline => Err(TransportError::Total(self.total)),
-            Err(_) => Err(TransportError::Idle(self.idle)),
+            Err(_) => Err(TransportError::Idle(idle)),
         }
     }
 
@@ -228,6 +239,21 @@ pub(super) fn source_chain(error: reqwest::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Whether TLS is what failed.
+fn is_tls(error: &reqwest::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        let inside = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if cause.is::<rustls::Error>()
+            || inside.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+        {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }
 
 /// Whether a URL points at this machine.

@@ -29,6 +29,12 @@ pub enum FetchError {
     /// The server said no.
     #[error("the image's server answered with status {0}")]
     Status(u16),
+    /// More bytes than an image may have.
+    #[error("the image at the answer's URL is larger than {max} bytes")]
+    TooLarge {
+        /// The most that one may have.
+        max: u64,
+    },
     /// It took too long.
     #[error("the image's server was silent for too long")]
     TimedOut,
@@ -50,6 +56,8 @@ pub struct ImageFetcher {
 #[derive(Debug)]
 pub struct FetchBody {
     response: reqwest::Response,
+    bytes: u64,
+    bytes_max: u64,
     idle: Duration,
     deadline: Instant,
 }
@@ -67,8 +75,8 @@ impl ImageFetcher {
         })
     }
 
-    /// Begins to fetch the image at `url`.
-    pub async fn fetch(&self, url: &str) -> Result<FetchBody, FetchError> {
+    /// Begins to fetch the image at `url`, which may have at most `bytes_max` bytes.
+    pub async fn fetch(&self, url: &str, bytes_max: u64) -> Result<FetchBody, FetchError> {
         let deadline = Instant::now() + self.timeouts.total;
         let mut url = Url::parse(url).map_err(|_| FetchError::Forbidden("it is no URL"))?;
         for _ in 0..=REDIRECTS_MAX {
@@ -83,7 +91,7 @@ impl ImageFetcher {
             if status.is_redirection() {
                 url = redirect_target(&url, &response)?;
             } else if status.as_u16() == 200 {
-                return Ok(FetchBody { response, idle: self.timeouts.idle, deadline });
+                return Ok(FetchBody { response, bytes: 0, bytes_max, idle: self.timeouts.idle, deadline });
             } else {
                 return Err(FetchError::Status(status.as_u16()));
             }
@@ -114,7 +122,13 @@ impl FetchBody {
     pub async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
         let wait = self.deadline.min(Instant::now() + self.idle);
         match timeout_at(wait, self.response.chunk()).await {
-            Ok(Ok(block)) => Ok(block),
+            Ok(Ok(block)) => {
+                self.bytes += block.as_ref().map_or(0, |block| block.len() as u64);
+                if self.bytes > self.bytes_max {
+                    return Err(FetchError::TooLarge { max: self.bytes_max });
+                }
+                Ok(block)
+            }
             Ok(Err(error)) => Err(FetchError::Broken(source_chain(error))),
             Err(_) => Err(FetchError::TimedOut),
         }
@@ -245,7 +259,7 @@ mod tests {
     async fn a_name_that_leads_to_a_private_address_is_not_connected_to() {
         let base: Url = "https://gateway.test".parse().expect("url");
         let fetcher = ImageFetcher::new(base, Timeouts::default()).expect("builds");
-        let error = fetcher.fetch("https://localhost:1/x").await.expect_err("refused");
+        let error = fetcher.fetch("https://localhost:1/x", 1_000).await.expect_err("refused");
         assert!(error.to_string().contains("no public address"), "{error}");
     }
 }

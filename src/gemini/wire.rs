@@ -1,10 +1,11 @@
 //! What travels on the wire, field by field as the provider's pages have it. The client writes
 //! requests and reads answers; the simulator does the reverse with the same types.
 //!
-//! Requests are `snake_case` inside parts (`inline_data`, `mime_type`) and `camelCase` outside, as
-//! the pages send them. Answers are `camelCase`, and both spellings are read. Every field of an
+//! Requests are snake case inside parts (`inline_data`, `mime_type`) and camel case outside, as
+//! the pages send them. Answers are camel case, and both spellings are read. Every field of an
 //! answer may be missing or `null`; unknown fields are ignored.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -15,6 +16,16 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Beside an image that was paid for, a count or an id of the wrong kind is worth no error: it
+/// reads as absent.
+fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + DeserializeOwned,
+{
+    Ok(T::deserialize(Value::deserialize(deserializer)?).unwrap_or_default())
 }
 
 /// The body of a request.
@@ -97,19 +108,44 @@ pub struct AnswerChunk {
     #[serde(deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<Candidate>,
     /// Why the prompt was refused.
-    #[serde(rename = "promptFeedback", alias = "prompt_feedback", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "promptFeedback",
+        alias = "prompt_feedback",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub prompt_feedback: Option<PromptFeedback>,
     /// Tokens so far: cumulative, the last value of each field counts.
-    #[serde(rename = "usageMetadata", alias = "usage_metadata", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "usageMetadata",
+        alias = "usage_metadata",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub usage_metadata: Option<UsageMetadata>,
     /// Who answered.
-    #[serde(rename = "modelVersion", alias = "model_version", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "modelVersion",
+        alias = "model_version",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub model_version: Option<String>,
     /// When, RFC 3339.
-    #[serde(rename = "createTime", alias = "create_time", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "createTime",
+        alias = "create_time",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub create_time: Option<String>,
     /// The provider's id for the answer.
-    #[serde(rename = "responseId", alias = "response_id", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "responseId",
+        alias = "response_id",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub response_id: Option<String>,
     /// An error inside a 200.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,13 +160,23 @@ pub struct Candidate {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<AnswerContent>,
     /// Why it ended; an open set of words.
-    #[serde(rename = "finishReason", alias = "finish_reason", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "finishReason",
+        alias = "finish_reason",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub finish_reason: Option<String>,
     /// The same as prose.
-    #[serde(rename = "finishMessage", alias = "finish_message", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "finishMessage",
+        alias = "finish_message",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub finish_message: Option<String>,
     /// Its number.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub index: Option<u32>,
 }
 
@@ -151,16 +197,26 @@ pub struct AnswerContent {
 #[serde(default)]
 pub struct AnswerPart {
     /// A caption, a thought, or a URL.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// True on thinking: neither its text nor its image is a result.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub thought: Option<bool>,
     /// An image as base64.
-    #[serde(rename = "inlineData", alias = "inline_data", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "inlineData",
+        alias = "inline_data",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub inline_data: Option<InlineData>,
     /// An image by URL.
-    #[serde(rename = "fileData", alias = "file_data", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "fileData",
+        alias = "file_data",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub file_data: Option<FileData>,
     /// Opaque; can be larger than the image. Never collected.
     #[serde(
@@ -176,7 +232,12 @@ pub struct AnswerPart {
 #[serde(default)]
 pub struct InlineData {
     /// The declared type. It lies at times; the bytes decide.
-    #[serde(rename = "mimeType", alias = "mime_type", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "mimeType",
+        alias = "mime_type",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub mime_type: Option<String>,
     /// Base64.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -188,10 +249,20 @@ pub struct InlineData {
 #[serde(default)]
 pub struct FileData {
     /// The declared type.
-    #[serde(rename = "mimeType", alias = "mime_type", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "mimeType",
+        alias = "mime_type",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub mime_type: Option<String>,
     /// Where it lies.
-    #[serde(rename = "fileUri", alias = "file_uri", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "fileUri",
+        alias = "file_uri",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub file_uri: Option<String>,
 }
 
@@ -200,12 +271,18 @@ pub struct FileData {
 #[serde(default)]
 pub struct PromptFeedback {
     /// An open set of words; absent when the prompt passed.
-    #[serde(rename = "blockReason", alias = "block_reason", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "blockReason",
+        alias = "block_reason",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub block_reason: Option<String>,
     /// The same as prose.
     #[serde(
         rename = "blockReasonMessage",
         alias = "block_reason_message",
+        deserialize_with = "lenient",
         skip_serializing_if = "Option::is_none"
     )]
     pub block_reason_message: Option<String>,
@@ -216,34 +293,54 @@ pub struct PromptFeedback {
 #[serde(default, rename_all = "camelCase")]
 pub struct UsageMetadata {
     /// Tokens of the request.
-    #[serde(alias = "prompt_token_count", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        alias = "prompt_token_count",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub prompt_token_count: Option<u64>,
     /// Tokens of the answer without thoughts.
-    #[serde(alias = "candidates_token_count", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        alias = "candidates_token_count",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub candidates_token_count: Option<u64>,
     /// All of them.
-    #[serde(alias = "total_token_count", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        alias = "total_token_count",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub total_token_count: Option<u64>,
     /// Tokens of thinking.
-    #[serde(alias = "thoughts_token_count", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        alias = "thoughts_token_count",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub thoughts_token_count: Option<u64>,
     /// Tokens of the request that were cached.
-    #[serde(alias = "cached_content_token_count", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        alias = "cached_content_token_count",
+        deserialize_with = "lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub cached_content_token_count: Option<u64>,
     /// `ON_DEMAND` …
-    #[serde(alias = "traffic_type", skip_serializing_if = "Option::is_none")]
+    #[serde(alias = "traffic_type", deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub traffic_type: Option<String>,
     /// The request's tokens by kind.
     #[serde(
         alias = "prompt_tokens_details",
-        deserialize_with = "null_as_default",
+        deserialize_with = "lenient",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub prompt_tokens_details: Vec<ModalityTokens>,
     /// The answer's tokens by kind; need not add up to the count.
     #[serde(
         alias = "candidates_tokens_details",
-        deserialize_with = "null_as_default",
+        deserialize_with = "lenient",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub candidates_tokens_details: Vec<ModalityTokens>,
@@ -254,8 +351,9 @@ pub struct UsageMetadata {
 #[serde(default)]
 pub struct ModalityTokens {
     /// `TEXT`, `IMAGE` …
+    #[serde(deserialize_with = "lenient")]
     pub modality: String,
     /// How many.
-    #[serde(rename = "tokenCount", alias = "token_count")]
+    #[serde(rename = "tokenCount", alias = "token_count", deserialize_with = "lenient")]
     pub token_count: u64,
 }

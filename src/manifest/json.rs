@@ -274,7 +274,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::manifest::fields::to_json;
+    use crate::manifest::value::to_json;
 
     fn read(text: &str) -> (Option<serde_json::Value>, String) {
         let mut out = Collector::new("x.json".into());

@@ -2,14 +2,15 @@
 //! that is wrong with it.
 //!
 //! The way of a job: a reader (`yaml`, `json`, `jsonl`, `csv`) turns text into `raw` nodes with
-//! places; `fields` turns the keys of one mapping into typed values; `check` adds the defaults,
-//! checks what keys mean together, gives ids and output names, and hands the job on. Whatever
-//! is wrong on the way goes to `diagnostic`, and reading goes on.
+//! places; `keys` turns one mapping into the typed values of `fields`; `check` adds the
+//! defaults; `build` checks what keys mean together, gives ids and output names, and makes the
+//! job. Whatever is wrong on the way goes to `diagnostic`, and reading goes on.
 //!
 //! This floor reads the manifest and its reference images and writes nothing. It does not know
 //! what was loaded before.
 
 mod advice;
+mod build;
 mod check;
 mod csv;
 mod diagnostic;
@@ -17,13 +18,16 @@ mod fields;
 mod format;
 mod json;
 mod jsonl;
+mod keys;
 mod lines;
 mod names;
 mod pattern;
+mod plain;
 mod raw;
 mod reference;
 mod suggest;
 mod text;
+mod value;
 mod yaml;
 
 #[cfg(test)]

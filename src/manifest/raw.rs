@@ -83,14 +83,16 @@ impl<'a> Node<'a> {
     pub(super) const fn scalar(at: Location, text: Cow<'a, str>, kind: Kind) -> Self {
         Self { at, value: Value::Scalar(Scalar::new(text, kind)) }
     }
+}
 
+impl Value<'_> {
     /// For a message: "expected text, found a list".
     pub(super) fn describe(&self) -> String {
-        match &self.value {
-            Value::Scalar(Scalar { kind: Kind::Null, .. }) => "null".to_owned(),
-            Value::Scalar(scalar) => format!("{} {}", scalar.kind.noun(), excerpt(&scalar.text)),
-            Value::List(_) => "a list".to_owned(),
-            Value::Map(_) => "a mapping".to_owned(),
+        match self {
+            Self::Scalar(Scalar { kind: Kind::Null, .. }) => "null".to_owned(),
+            Self::Scalar(scalar) => format!("{} {}", scalar.kind.noun(), excerpt(&scalar.text)),
+            Self::List(_) => "a list".to_owned(),
+            Self::Map(_) => "a mapping".to_owned(),
         }
     }
 }

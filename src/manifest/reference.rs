@@ -93,6 +93,12 @@ impl DigestCache {
         self.checked.clear();
     }
 
+    /// As [`DigestCache::probe`], after looking at the file once more.
+    pub fn probe_again(&mut self, path: &Path, bytes_max: u64) -> Result<Reference, ReferenceError> {
+        self.recheck();
+        self.probe(path, bytes_max)
+    }
+
     /// The reference image at `path`, digested unless it is known and unchanged.
     pub fn probe(&mut self, path: &Path, bytes_max: u64) -> Result<Reference, ReferenceError> {
         let path = absolute(path)?;

@@ -9,10 +9,13 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use serde_saphyr::granit_parser::{self, Event, Marker, Parser, Placement, ScalarStyle, Span, Tag};
+use serde_saphyr::granit_parser::{
+    self, ErrorKind, Event, Marker, Parser, Placement, ScalarStyle, Span, Tag,
+};
 
 use super::diagnostic::{Collector, Location, excerpt};
 use super::json::{KEPT_DEPTH, Parsed};
+use super::plain::plain_kind;
 use super::raw::{DEPTH_MAX, Entry, Kind, Node, Scalar, Value, report_duplicate_keys};
 
 /// Nodes that aliases may add to a file of any size …
@@ -35,9 +38,7 @@ pub(super) fn parse<'a>(text: &'a str, out: &mut Collector) -> Parsed<'a> {
     for event in Parser::new_from_str_with_options(text, options) {
         let stopped = match event {
             Ok((event, span)) => builder.event(event, span),
-            Err(error) => {
-                Err(Stop { at: place(*error.marker()), message: format!("YAML: {}", error.kind()) })
-            }
+            Err(error) => Err(Stop { at: place(*error.marker()), message: explain(error.kind()) }),
         };
         if let Err(Stop { at, message }) = stopped {
             builder.out.error(at, message);
@@ -45,6 +46,16 @@ pub(super) fn parse<'a>(text: &'a str, out: &mut Collector) -> Parsed<'a> {
         }
     }
     Parsed { root: builder.root, whole: true }
+}
+
+/// What the parser found, with what a person most often meant.
+fn explain(kind: &ErrorKind) -> String {
+    let hint = match kind {
+        ErrorKind::MappingValueNotAllowed => "; a text with `: ` in it needs quotes",
+        ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation => "; indent with blanks",
+        _ => "",
+    };
+    format!("YAML: {kind}{hint}")
 }
 
 /// Why reading cannot go on.
@@ -82,8 +93,8 @@ struct Builder<'a, 'c> {
     frames: Vec<Frame<'a>>,
     root: Option<Node<'a>>,
     documents: usize,
-    /// Anchored nodes by the parser's number, with the count of their nodes.
-    anchors: HashMap<usize, (Node<'a>, usize)>,
+    /// Anchored nodes by the parser's number, with their size.
+    anchors: HashMap<usize, (Node<'a>, Size)>,
     written: usize,
     aliased: usize,
     /// The line on which a plain scalar just ended, as a value.
@@ -115,10 +126,8 @@ impl<'a, 'c> Builder<'a, 'c> {
                     return Err(Stop { at, message: message.to_owned() });
                 }
             }
-            Event::Comment(_, placement) => {
-                if placement == Placement::Right && plain_end == Some(span.start.line()) {
-                    self.mark_cut_by_comment();
-                }
+            Event::Comment(_, Placement::Right) if plain_end == Some(span.start.line()) => {
+                self.mark_cut_by_comment();
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.written += 1;
@@ -203,7 +212,7 @@ impl<'a, 'c> Builder<'a, 'c> {
 
     fn anchor(&mut self, anchor: usize, node: &Node<'a>) {
         if anchor > 0 {
-            self.anchors.insert(anchor, (node.clone(), count(node)));
+            self.anchors.insert(anchor, (node.clone(), Size::of(node)));
         }
     }
 
@@ -212,9 +221,13 @@ impl<'a, 'c> Builder<'a, 'c> {
         let Some((node, size)) = self.anchors.get(&id) else {
             return stop("this alias stands inside of what it stands for");
         };
-        self.aliased += size;
+        self.aliased += size.nodes;
         if self.aliased > ALIASED_NODES_FREE + self.written.saturating_mul(ALIASED_NODES_EACH) {
             return stop("the aliases up to here multiply the file too often; write the values out");
+        }
+        // Aliases in aliases nest deeper than any text does.
+        if self.frames.len() + size.depth > DEPTH_MAX {
+            return stop(&format!("more than {DEPTH_MAX} levels of nesting by this alias"));
         }
         let node = node.clone();
         if !self.needs_key() {
@@ -237,7 +250,9 @@ impl<'a, 'c> Builder<'a, 'c> {
                         format!("the key `<<` was given before on line {}; merge a list", first.at.line);
                     self.out.error(second.at, message);
                 }
-                merges.into_iter().for_each(|node| merge(&mut entries, node));
+                for node in merges {
+                    merge(&mut entries, node);
+                }
                 Value::Map(entries)
             }
         };
@@ -273,7 +288,7 @@ fn check_merge(node: &Node<'_>) -> Result<(), Stop> {
         Value::List(items) => items.iter().all(map),
         _ => map(node),
     };
-    let message = || format!("`<<` takes a mapping or a list of mappings, found {}", node.describe());
+    let message = || format!("`<<` takes a mapping or a list of mappings, found {}", node.value.describe());
     if fits { Ok(()) } else { Err(Stop { at: node.at, message: message() }) }
 }
 
@@ -292,11 +307,27 @@ fn merge<'a>(entries: &mut Vec<Entry<'a>>, node: Node<'a>) {
     }
 }
 
-fn count(node: &Node<'_>) -> usize {
-    1 + match &node.value {
-        Value::Scalar(_) => 0,
-        Value::List(items) => items.iter().map(count).sum(),
-        Value::Map(entries) => entries.iter().map(|entry| 1 + count(&entry.value)).sum(),
+/// How many nodes an alias adds, and how deep they nest.
+struct Size {
+    nodes: usize,
+    depth: usize,
+}
+
+impl Size {
+    fn of(node: &Node<'_>) -> Self {
+        let mut size = Self { nodes: 1, depth: 0 };
+        match &node.value {
+            Value::Scalar(_) => {}
+            Value::List(items) => items.iter().for_each(|item| size.add(item)),
+            Value::Map(entries) => entries.iter().for_each(|entry| size.add(&entry.value)),
+        }
+        size
+    }
+
+    fn add(&mut self, child: &Node<'_>) {
+        let child = Self::of(child);
+        self.nodes += child.nodes;
+        self.depth = self.depth.max(child.depth + 1);
     }
 }
 
@@ -320,74 +351,18 @@ fn scalar_kind(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Kind
     }
 }
 
-/// What YAML takes an unquoted scalar for. Wider than YAML 1.2: what a YAML 1.1 reader takes
-/// for a truth value or a number is as ambiguous to a person. `16:9` and dates are text.
-fn plain_kind(text: &str) -> Kind {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => Kind::Null,
-        "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => Kind::Bool,
-        "yes" | "Yes" | "YES" | "no" | "No" | "NO" | "on" | "On" | "ON" | "off" | "Off" | "OFF" => {
-            Kind::YesNo
-        }
-        _ if is_number(text) => Kind::Number,
-        _ => Kind::Text,
-    }
-}
-
-fn is_number(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let all = |digits: &str, radix| {
-        let mut any = false;
-        digits.chars().all(|c| {
-            any |= c.is_digit(radix);
-            c.is_digit(radix) || c == '_'
-        }) && any
-    };
-    if let Some((radix, digits)) = ["0x", "0o", "0b"]
-        .iter()
-        .zip([16, 8, 2])
-        .find_map(|(prefix, radix)| Some((radix, unsigned.strip_prefix(prefix)?)))
-    {
-        return all(digits, radix);
-    }
-    if matches!(unsigned.to_ascii_lowercase().as_str(), ".inf" | ".nan") {
-        return true;
-    }
-    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
-    let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
-    let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = |part: &str| part.is_empty() || all(part, 10);
-    all(exponent, 10) && digits(integer) && digits(fraction) && !(integer.is_empty() && fraction.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::manifest::fields::to_json;
+    use crate::manifest::value::to_json;
 
     fn read(text: &str) -> (Option<serde_json::Value>, String) {
         let mut out = Collector::new("x.yaml".into());
         let parsed = parse(text, &mut out);
         let value = parsed.root.and_then(|root| to_json(&root, &mut out));
         (value, out.finish().0.to_string())
-    }
-
-    #[test]
-    fn unquoted_scalars_are_taken_for_what_people_fear() {
-        let check = |text: &str, expect| assert_eq!(plain_kind(text), expect, "{text:?}");
-        for number in
-            ["42", "-1", "+1", "007", "1.5", ".5", "1.", "1e3", "0x1F", "0o17", "1_000", ".inf", "-.NaN"]
-        {
-            check(number, Kind::Number);
-        }
-        for text in ["16:9", "1:1", "2026-06-25", "1K", "1.2.3", "0x", "e3", ".", "-", "+", "_", "12 cats"] {
-            check(text, Kind::Text);
-        }
-        check("NO", Kind::YesNo);
-        check("True", Kind::Bool);
-        check("~", Kind::Null);
     }
 
     #[test]
@@ -406,13 +381,21 @@ mod tests {
 
     #[test]
     fn an_alias_bomb_is_an_error() {
-        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        let mut lines = vec!["a0: &a0 [x, x, x, x, x, x, x, x, x, x]".to_owned()];
         for n in 1..12 {
             let aliases = vec![format!("*a{}", n - 1); 10].join(", ");
-            text.push_str(&format!("a{n}: &a{n} [{aliases}]\n"));
+            lines.push(format!("a{n}: &a{n} [{aliases}]"));
         }
-        let (_, errors) = read(&text);
+        let (_, errors) = read(&lines.join("\n"));
         assert!(errors.contains("multiply the file too often"), "{errors}");
+    }
+
+    #[test]
+    fn aliases_cannot_nest_deeper_than_text() {
+        let mut lines = vec!["a0: &a0 [x]".to_owned()];
+        lines.extend((1..200).map(|n| format!("a{n}: &a{n} [*a{}]", n - 1)));
+        let (_, errors) = read(&lines.join("\n"));
+        assert!(errors.contains("more than 64 levels of nesting by this alias"), "{errors}");
     }
 
     #[test]
@@ -446,7 +429,10 @@ mod tests {
         check("a: *b\n", "x.yaml:1:4: error: YAML:");
         check("a: {<<: x}\n", "`<<` takes a mapping");
         check("a: [1\nb: 2\n", "error: YAML:");
-        check("a: x: y\n", "error: YAML:");
+        check(
+            "a: x: y\n",
+            "error: YAML: mapping values are not allowed in this context; a text with `: ` in it needs quotes",
+        );
     }
 
     #[test]

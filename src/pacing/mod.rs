@@ -6,9 +6,11 @@
 //! [`RetryPolicy`] says what becomes of a job whose attempt did not succeed.
 
 mod backoff;
+mod daily;
 mod lane;
 mod retry;
 
 pub use backoff::Backoff;
+pub use daily::daily_quota_reset;
 pub use lane::{Closed, Grant, Lane, LaneLimits, LaneView, Ticket, Why};
 pub use retry::{RetryPolicy, Verdict};

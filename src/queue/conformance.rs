@@ -1,1 +1,77 @@
-//! The suite that every engine must pass.
+//! The suite that every engine must pass: the sentences of the contract as tests, over handles
+//! that a [`Bench`] opens. An engine calls [`conformance_suite!`] with its bench.
+
+pub(in crate::queue) mod loading;
+pub(in crate::queue) mod numbers;
+pub(in crate::queue) mod publishing;
+pub(in crate::queue) mod rescuing;
+pub(in crate::queue) mod working;
+mod world;
+
+pub(super) use world::{Bench, World, job as new_job};
+
+/// One `#[tokio::test]` for each sentence.
+macro_rules! conformance_suite {
+    ($bench:expr; $($area:ident: $($test:ident)+;)+) => {$($(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            super::super::conformance::$area::$test(&$bench).await;
+        }
+    )+)+};
+    ($bench:expr) => {
+        $crate::queue::conformance::conformance_suite! { $bench;
+            loading:
+                loading_twice_changes_nothing
+                a_load_says_what_it_will_do_and_does_it
+                a_changed_job_is_made_again_and_says_in_which_field
+                a_changed_job_that_succeeded_is_kept_when_asked
+                a_job_that_left_is_cancelled_and_comes_back
+                what_a_person_cancelled_stays_so_until_it_changes
+                a_running_job_that_changed_is_made_again_when_its_attempt_ends
+                a_running_job_that_left_is_cancelled_when_its_attempt_ends
+                a_succeeded_job_that_left_stays_succeeded_and_sorts_last
+                everything_about_a_job_survives_the_queue
+                a_failed_load_changes_nothing
+                stamps_are_replaced;
+            working:
+                an_intent_is_on_disk_before_the_claim_returns
+                a_stale_lease_changes_nothing
+                a_settled_attempt_is_not_settled_again
+                two_handles_never_claim_the_same_job
+                lanes_and_permits_are_respected
+                claims_come_by_losses_then_priority_then_order
+                a_snoozed_job_waits_for_its_time
+                a_scope_hides_the_rest
+                the_cap_stops_claims
+                cancelling_reaches_a_running_job_by_its_heartbeat
+                retry_gives_fresh_allowances
+                retry_makes_a_succeeded_job_again_only_by_name
+                an_unknown_name_changes_nothing
+                allowances_count_their_own_outcomes
+                a_dropped_future_tears_nothing
+                one_failure_does_not_undo_its_neighbours
+                a_closed_queue_says_so;
+            publishing:
+                a_job_succeeds_when_its_files_stand
+                names_are_never_shared
+                a_foreign_file_gets_a_planned_one_renamed
+                a_new_revision_replaces_the_old_files
+                only_a_new_name_moves_the_file
+                names_that_move_in_a_chain_come_in_order
+                unpublishable_files_send_the_job_back;
+            rescuing:
+                a_lost_attempt_is_recorded_and_its_job_retried
+                a_lost_attempt_can_be_held
+                settled_answers_are_published_by_the_heir
+                a_dead_worker_has_lost_everything
+                a_worker_with_leases_does_not_retire
+                rescued_jobs_queue_behind_untried_ones;
+            numbers:
+                pages_show_every_job_once_and_in_order
+                a_row_sums_over_all_attempts
+                the_ledger_is_read_page_by_page
+                the_counters_equal_a_recount_after_anything;
+        }
+    };
+}
+pub(in crate::queue) use conformance_suite;

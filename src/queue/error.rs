@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::job::{JobId, Provider, UnknownText};
+use crate::job::{JobId, Provider, UnknownText, WorkerId};
 
 /// What can go wrong in the queue. Cloneable, since one failed commit answers many callers.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -56,6 +56,24 @@ pub enum QueueError {
         /// The newest that this program knows.
         known: i64,
     },
+    /// A database that is not one of ours.
+    #[error("{path} is a database of another program, not a queue; use another folder with -o")]
+    NotAQueue {
+        /// The database.
+        path: String,
+    },
+    /// The disk cannot keep a write-ahead log.
+    #[error(
+        "the queue at {path} cannot keep a write-ahead log there (a network file system?); use a folder on a \
+         local disk with -o"
+    )]
+    NoWal {
+        /// The database.
+        path: String,
+    },
+    /// Another process declared this worker dead, so it may not claim or take over anything.
+    #[error("worker {0} was declared dead, since it was not heard of for too long; start the program again")]
+    DeclaredDead(WorkerId),
     /// A job that a person named does not exist.
     #[error("there is no job `{0}` in this queue; `nightpress jobs` lists them")]
     NoSuchJob(String),

@@ -255,10 +255,10 @@ impl Composer<'_> {
             media,
             pictures,
         };
-        let mut picture = drawing.picture_with_note(note)?;
+        let mut picture = drawing.picture(note)?;
         if self.is(Fault::UnpaddedBase64) && picture.bytes.len().is_multiple_of(3) {
             // Nothing would be missing; a longer comment makes it so.
-            picture = drawing.picture_with_note(&format!("{note}."))?;
+            picture = drawing.picture(&format!("{note}."))?;
         }
         match self.order.fault {
             Some(Fault::CorruptPng) => {

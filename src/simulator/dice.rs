@@ -26,12 +26,23 @@ pub(super) enum Purpose {
     Refusal,
 }
 
+impl Purpose {
+    const fn number(self) -> u64 {
+        match self {
+            Self::Latency => 0,
+            Self::Answer => 1,
+            Self::Refusal => 2,
+            Self::FaultRule(rule) => 16 + rule as u64,
+        }
+    }
+}
+
 impl Dice {
     /// Dice for the `nth` try of the request whose digest is `ask`.
     pub(super) fn new(seed: u64, purpose: Purpose, ask: &Digest, nth: u64) -> Self {
         let digest = DigestWriter::new("simulator dice 1")
             .field("seed", &seed.to_le_bytes())
-            .field("purpose", format!("{purpose:?}").as_bytes())
+            .field("purpose", &purpose.number().to_le_bytes())
             .field("ask", ask.to_string().as_bytes())
             .field("nth", &nth.to_le_bytes())
             .finish();

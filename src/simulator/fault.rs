@@ -123,7 +123,7 @@ faults! {
     NoBlankLines = "no_blank_lines", "no blank lines between the events";
     KeepAlive = "keepalive", "comments, event:, id: and retry: lines between the events";
     NoSpace = "no_space", "data: without the space";
-    DoneMarker = "done_marker", "data: [DONE] at the end";
+    DoneMarker = "done_marker", "a data: line with the marker DONE at the end";
 }
 
 impl fmt::Display for Fault {

@@ -140,10 +140,6 @@ impl Limits {
         Self { rules, limiters: HashMap::new() }
     }
 
-    pub(super) fn rule(&self, number: usize) -> Option<&LimitRule> {
-        self.rules.get(number)
-    }
-
     /// Counts a request, if every rule of its lane lets it through. What was admitted must be
     /// given to [`Limits::release`] at its end.
     pub(super) fn admit(&mut self, lane: &LimitedLane, now_ms: u64) -> Result<(), Refused> {

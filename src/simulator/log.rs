@@ -17,6 +17,8 @@ pub struct LogEntry {
     pub at_ms: u64,
     /// When its answer ended or its connection was gone; `None` while it runs.
     pub ended_at_ms: Option<u64>,
+    /// The version in its path: `v1beta` as the pages have it, or `v1`.
+    pub api_version: String,
     /// The model in its path.
     pub model: String,
     /// How it asked.
@@ -86,6 +88,7 @@ impl RequestLog {
             number,
             at_ms,
             ended_at_ms: None,
+            api_version: String::new(),
             model: model.to_owned(),
             method,
             key: String::new(),

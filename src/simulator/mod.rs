@@ -62,7 +62,7 @@ use service::Service;
 use socket::{Hangup, ResettableListener};
 
 /// How long [`Simulator::stop`] waits for connections before it drops them.
-const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a simulator is set up.
 #[derive(Debug, Clone)]
@@ -175,7 +175,7 @@ impl Simulator {
     }
 
     /// Ends all answers, waits for the connections to close, and gives the final log. What has
-    /// not closed after three seconds is dropped.
+    /// not closed after a second is dropped.
     pub async fn stop(self) -> RequestLog {
         let Self { service, mut tasks, guard, .. } = self;
         drop(guard);

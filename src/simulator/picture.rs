@@ -42,13 +42,9 @@ pub(super) struct Picture {
 }
 
 impl Drawing<'_> {
-    /// Draws and encodes it. Blocks: some 10 ms for 1K, half a second for 4K.
-    pub(super) fn picture(&self) -> Result<Picture, EncodeError> {
-        self.picture_with_note("")
-    }
-
-    /// The same pixels with other metadata.
-    pub(super) fn picture_with_note(&self, note: &str) -> Result<Picture, EncodeError> {
+    /// Draws and encodes it; another note gives the same pixels with other metadata. Blocks: some
+    /// 10 ms for 1K, half a second for 4K.
+    pub(super) fn picture(&self, note: &str) -> Result<Picture, EncodeError> {
         let digest = DigestWriter::new("simulator picture 1")
             .field("ask", self.ask.to_string().as_bytes())
             .field("seed", &self.seed.to_le_bytes())
@@ -89,7 +85,9 @@ impl Drawing<'_> {
         let small_height = (LETTER.1 + 4) * small.scale;
         let mut foot = vec![format!("{} {} {}", self.model, self.ratio, self.size)];
         if !self.references.is_empty() {
-            foot.push(format!("edited from {} references", self.references.len()));
+            let count = self.references.len();
+            let noun = if count == 1 { "reference" } else { "references" };
+            foot.push(format!("edited from {count} {noun}"));
         }
         let mut y = h.saturating_sub(margin + small_height);
         for line in foot {
@@ -199,7 +197,7 @@ mod tests {
             media,
             pictures,
         };
-        drawing.picture().expect("drawn").bytes
+        drawing.picture("").expect("drawn").bytes
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(super) struct Playback {
     pub(super) steps: VecDeque<Step>,
     pub(super) hangup: Hangup,
     /// Held until the body has ended, one way or another.
-    pub(super) permit: Option<Permit>,
+    pub(super) _permit: Permit,
     pub(super) complete: bool,
 }
 
@@ -35,7 +35,7 @@ impl Playback {
     }
 
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
-        let stop = self.service.stop.clone();
+        let stopping = self.service.stop.clone();
         let shape = self.service.config.scenario.stream.clone();
         loop {
             let Some(step) = self.steps.pop_front() else {
@@ -59,12 +59,12 @@ impl Playback {
                     self.service.log(|log| log.update(self.number, |entry| entry.told = usage));
                 }
                 Step::Wait(wait) => {
-                    if !slept(wait, &stop).await {
+                    if !slept(wait, &stopping).await {
                         return Some(Err(stopped()));
                     }
                 }
                 Step::Hang => {
-                    stop.cancelled().await;
+                    stopping.cancelled().await;
                     return Some(Err(stopped()));
                 }
                 Step::Reset => {
@@ -80,14 +80,9 @@ impl Playback {
 
 impl Drop for Playback {
     fn drop(&mut self) {
-        let (complete, now_ms) = (self.complete, self.service.now_ms());
-        self.service.log(|log| {
-            log.update(self.number, |entry| {
-                entry.complete = complete;
-                entry.ended_at_ms = Some(now_ms);
-            });
-        });
-        self.permit.take();
+        let complete = self.complete;
+        self.service.log(|log| log.update(self.number, |entry| entry.complete = complete));
+        // The permit, dropped next, notes the end.
     }
 }
 

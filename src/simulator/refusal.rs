@@ -133,7 +133,7 @@ impl Throttle<'_> {
             .rule
             .quota_value
             .then(|| format!("\n* Quota exceeded for metric: {METRIC}, limit: {per_minute}"));
-        let retry = in_message.then(|| format!("\nPlease retry in {}s.", self.delay.as_secs_f64()));
+        let retry = in_message.then(|| format!("\nPlease retry in {}s.", seconds(self.delay)));
         let message = "You exceeded your current quota, please check your plan and billing details. For \
                            more information on this error, head over to: \
                            https://ai.google.dev/gemini-api/docs/rate-limits."
@@ -177,6 +177,12 @@ fn quota_failure(period: &str, model: &str, value: Option<u64>) -> Value {
         violation["quotaValue"] = value.to_string().into();
     }
     json!({"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation]})
+}
+
+/// `7.96`: milliseconds at most, without the errors of binary fractions.
+fn seconds(delay: Duration) -> String {
+    let text = format!("{}.{:03}", delay.as_secs(), delay.subsec_millis());
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Google cuts the delay to whole seconds here and gives it whole in the message; a delay below
@@ -304,7 +310,10 @@ mod tests {
     fn the_gateway_loses_the_details() {
         let rule = LimitRule { style: ErrorStyle::Gateway, quota_value: true, ..LimitRule::default() };
         let refusal = refused(&rule);
-        assert!(refusal.body.contains("new_api_error") && !refusal.body.contains("details"), "{refusal:?}");
+        assert!(
+            refusal.body.contains("new_api_error") && !refusal.body.contains("\"details\""),
+            "{refusal:?}"
+        );
         assert!(refusal.body.contains("limit: 60"), "{refusal:?}");
     }
 }

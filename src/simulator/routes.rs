@@ -28,12 +28,14 @@ use crate::job::{Digest, ModelFacts, ModelName, model_facts};
 
 /// The largest request body that is read: above `--max-request-bytes` of the client.
 const REQUEST_BYTES_MAX: usize = 128 << 20;
+/// The pages have `v1beta`; Google's own SDK asks for `v1` since its version 3 (2026-11).
+const API_VERSIONS: [&str; 2] = ["v1beta", "v1"];
 /// Bodies above this are parsed where they hold up nobody else.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 
 pub(super) fn router(service: Arc<Service>) -> Router {
     Router::new()
-        .route("/v1beta/models/{call}", post(generate))
+        .route("/{version}/models/{call}", post(generate))
         .route("/files/{name}", axum::routing::get(file))
         .fallback(unknown_path)
         .with_state(service)
@@ -48,10 +50,13 @@ type Parameters = HashMap<String, String>;
 async fn generate(
     State(service): State<Arc<Service>>,
     ConnectInfo(hangup): ConnectInfo<Hangup>,
-    Path(call): Path<String>,
+    Path((version, call)): Path<(String, String)>,
     parameters: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>,
     request: Request,
 ) -> Response {
+    if !API_VERSIONS.contains(&version.as_str()) {
+        return unknown_path(request).await;
+    }
     let (model, method) = call.split_once(':').unwrap_or((&call, ""));
     let method = match method {
         "generateContent" => Method::Generate,
@@ -62,12 +67,14 @@ async fn generate(
         return respond(&Refusal::invalid("", "the query is not valid"));
     };
     let number = service.log(|log| log.begin(service.now_ms(), model, method));
+    service.log(|log| log.update(number, |entry| entry.api_version = version));
     let call = Call { service, hangup, number, model: model.to_owned(), method, parameters };
     let stop = call.service.stop.clone();
     let service = Arc::clone(&call.service);
+    let hangup = call.hangup.clone();
     let answered = tokio::select! {
         answered = call.answer(request) => answered,
-        () = stop.cancelled() => Err(Refusal::gateway(503, &"".into(), "the simulator stopped")),
+        () = stop.cancelled() => Ok(reset(&hangup)),
     };
     answered.unwrap_or_else(|refusal| {
         service.log(|log| {
@@ -114,7 +121,7 @@ impl Call {
             Ok(admission) => admission,
             Err(refused) => return Err(self.throttled(&ask, refused).await),
         };
-        let permit = Permit { service: Arc::clone(&self.service), lane };
+        let permit = Permit { service: Arc::clone(&self.service), lane, number: self.number };
         let case = Case {
             model: &self.model,
             prompt: &ask.prompt,
@@ -139,8 +146,11 @@ impl Call {
             return Err(refusal);
         }
         match fault {
-            Some(Fault::ResetBefore) => return Ok(self.reset()),
-            Some(Fault::StallBefore) => self.service.stop.cancelled().await,
+            Some(Fault::ResetBefore) => return Ok(reset(&self.hangup)),
+            Some(Fault::StallBefore) => {
+                self.service.stop.cancelled().await;
+                return Ok(reset(&self.hangup));
+            }
             _ => {}
         }
         let files_url = files_url(&parts.headers);
@@ -149,7 +159,7 @@ impl Call {
         let left = timing.first_byte.saturating_sub(started.elapsed());
         slept(left, &self.service.stop).await;
         let steps = play(&composed, form, fault, timing);
-        Ok(self.playing(steps, form, Some(permit)))
+        Ok(self.playing(steps, form, permit))
     }
 
     /// The key, in the query or the header; wrong only where one is configured.
@@ -252,27 +262,26 @@ impl Call {
         Ok(composed)
     }
 
-    fn playing(self, steps: Vec<Step>, form: Form, permit: Option<Permit>) -> Response {
+    fn playing(self, steps: Vec<Step>, form: Form, permit: Permit) -> Response {
         self.log(|entry| entry.status = Some(200));
         let playback = Playback {
             service: self.service,
             number: self.number,
             steps: steps.into(),
             hangup: self.hangup,
-            permit,
+            _permit: permit,
             complete: false,
         };
         let mut response = Response::new(playback.into_body());
         response.headers_mut().insert(header::CONTENT_TYPE, value(form.content_type()));
         response
     }
+}
 
-    /// Nothing of what is returned reaches the client.
-    fn reset(self) -> Response {
-        self.hangup.reset();
-        self.log(|entry| entry.ended_at_ms = Some(self.service.now_ms()));
-        Response::new(Body::empty())
-    }
+/// Resets the connection: nothing of what is returned reaches the client.
+fn reset(hangup: &Hangup) -> Response {
+    hangup.reset();
+    Response::new(Body::empty())
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {

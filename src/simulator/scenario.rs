@@ -9,6 +9,9 @@ use super::dice::{Dice, Purpose};
 use super::fault::Fault;
 use crate::job::Digest;
 
+/// The wildest lie of a hint.
+pub(super) const HINT_FACTOR_MAX: f64 = 1000.0;
+
 /// How the simulated service behaves.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -148,12 +151,9 @@ impl LimitRule {
 
     /// What a refusal says of when to come back.
     pub(super) fn hinted(&self, truth_ms: u64) -> Duration {
-        let truth = Duration::from_millis(truth_ms);
         match self.hint_constant_ms {
             Some(ms) => Duration::from_millis(ms),
-            None => {
-                Duration::try_from_secs_f64(truth.as_secs_f64() * self.hint_factor).unwrap_or(Duration::ZERO)
-            }
+            None => Duration::from_millis(truth_ms).mul_f64(self.hint_factor.clamp(0.0, HINT_FACTOR_MAX)),
         }
     }
 }
@@ -347,6 +347,14 @@ mod tests {
             faults(FaultRule { from_ms: Some(20), until_ms: Some(30), times: Some(1), ..always }),
             [(2, 1)]
         );
+    }
+
+    #[test]
+    fn a_hint_is_the_truth_or_the_lie_that_was_asked_for() {
+        let hinted = |rule: LimitRule| rule.hinted(1965).as_millis();
+        assert_eq!(hinted(LimitRule::default()), 1965);
+        assert_eq!(hinted(LimitRule { hint_factor: 0.5, ..LimitRule::default() }), 982);
+        assert_eq!(hinted(LimitRule { hint_constant_ms: Some(60_000), ..LimitRule::default() }), 60_000);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::fault::Fault;
-use super::scenario::{FaultRule, Hint, Latency, LimitKind, LimitRule, Scenario, StreamShape};
+use super::scenario::{
+    FaultRule, HINT_FACTOR_MAX, Hint, Latency, LimitKind, LimitRule, Scenario, StreamShape,
+};
 
 /// The largest scenario file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -97,7 +99,7 @@ impl Scenario {
             (self.pictures.bytes.is_none_or(|bytes| bytes <= 256 << 20), "pictures.bytes", "at most 256 MiB"),
             (self.limits.iter().all(|limit| limit.window_ms > 0), "limits.window_ms", "at least 1"),
             (
-                self.limits.iter().all(|limit| (0.0..=1000.0).contains(&limit.hint_factor)),
+                self.limits.iter().all(|limit| (0.0..=HINT_FACTOR_MAX).contains(&limit.hint_factor)),
                 "limits.hint_factor",
                 "from 0 to 1000",
             ),

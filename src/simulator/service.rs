@@ -107,14 +107,19 @@ impl fmt::Debug for Service {
     }
 }
 
-/// The place of a request among those in flight; given back when dropped.
+/// The place of a request among those in flight. Dropping it, at the end of the body or when
+/// the client goes away before there is one, gives it back and then notes the end.
 pub(super) struct Permit {
     pub(super) service: Arc<Service>,
     pub(super) lane: LimitedLane,
+    /// The request's number in the log.
+    pub(super) number: u64,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.service.release(&self.lane);
+        let now_ms = self.service.now_ms();
+        self.service.log(|log| log.update(self.number, |entry| entry.ended_at_ms = Some(now_ms)));
     }
 }

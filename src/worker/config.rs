@@ -1,8 +1,9 @@
 //! What a run is told: everything a person can set that the work depends on.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::job::{Micros, PriceTable, Provider, Timestamp};
+use crate::job::{Micros, ModelName, PriceTable, Provider, Timestamp};
 use crate::pacing::RetryPolicy;
 use crate::queue::{LostPolicy, Scope};
 
@@ -17,6 +18,8 @@ pub struct WorkConfig {
     pub concurrency: u32,
     /// Requests a minute and lane; `None` when the limit is unknown.
     pub per_minute: Option<u32>,
+    /// The same for single models; wins over `per_minute`.
+    pub per_minute_by_model: BTreeMap<String, u32>,
     /// How often each kind of failure is tried again.
     pub retry: RetryPolicy,
     /// Which jobs.
@@ -39,6 +42,13 @@ pub struct WorkConfig {
     pub prices: PriceTable,
     /// Seed of jitter.
     pub seed: u64,
+}
+
+impl WorkConfig {
+    /// Requests a minute for a model; `None` when its limit is unknown.
+    pub fn per_minute_of(&self, model: &ModelName) -> Option<u32> {
+        self.per_minute_by_model.get(model.as_str()).copied().or(self.per_minute)
+    }
 }
 
 /// When failures are too many.

@@ -1,12 +1,23 @@
 //! Floor 6: workers. The dispatcher claims jobs as far as lanes and slots allow, executors send
 //! one request each, and every ending is settled, published and told.
+//!
+//! Read in this order: [`work`], `dispatcher`, `executor`, `finish`, `rescue`.
 
+mod breaker;
 mod config;
+mod dispatcher;
 mod event;
+mod executor;
+mod finish;
+mod lanes;
 mod progress;
+mod references;
+mod rescue;
+mod spooler;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use rand::RngExt as _;
 use tokio::sync::watch;
 
 pub use config::{FailureLimit, WorkConfig};
@@ -14,9 +25,13 @@ pub use event::{Ending, Event, Observer, Stop, Unobserved};
 pub use progress::{Phase, Progress};
 
 use crate::gemini::{Client, ImageFetcher};
-use crate::job::Clock;
-use crate::output::RunFolder;
-use crate::queue::{Queue, QueueError};
+use crate::job::{Clock, RunId, WorkerId};
+use crate::manifest::DigestCache;
+use crate::output::{PublishError, RunFolder, SpoolDir, SpoolError, host_name};
+use crate::queue::{Queue, QueueError, RunStart, WorkerStart};
+use dispatcher::Dispatcher;
+use executor::Tools;
+use references::References;
 
 /// How urgently a run is to end. Only ever raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -58,10 +73,15 @@ pub enum WorkError {
     Queue(#[from] QueueError),
     /// The spool failed.
     #[error(transparent)]
-    Spool(#[from] crate::output::SpoolError),
+    Spool(#[from] SpoolError),
     /// A file could not be put in place.
     #[error(transparent)]
-    Publish(#[from] crate::output::PublishError),
+    Publish(#[from] PublishError),
+    /// Another worker took over.
+    #[error(
+        "this process was silent for so long that another one took its jobs over; run the same command again"
+    )]
+    DeclaredDead,
     /// A task panicked. What it held is rescued by the next run.
     #[error(
         "a worker task failed: {0}; this is a bug in nightpress, the next run goes on where this one stopped"
@@ -71,6 +91,45 @@ pub enum WorkError {
 
 /// Works until nothing is left in scope, or a reason to stop. Everything it began is joined
 /// before it returns. Not cancel-safe: raise `shutdown` instead of dropping the future.
-pub async fn work(_work: Work) -> Result<Ending, WorkError> {
-    Ok(Ending::Done)
+pub async fn work(work: Work) -> Result<Ending, WorkError> {
+    let token = format!("{:016x}", rand::rng().random::<u64>());
+    let spool = Arc::new(SpoolDir::create(&work.folder.spool(), &token)?);
+    let start =
+        RunStart { command: work.config.command.clone(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    let run = work.queue.start_run(start).await?;
+    let start = WorkerStart { run, token, host: host_name(), pid: std::process::id() };
+    let worker = work.queue.register_worker(start).await?;
+
+    let result = work_as(&work, (run, worker), Arc::clone(&spool)).await;
+    let reason = match &result {
+        Ok(Ending::Done) => "done".to_owned(),
+        Ok(Ending::Interrupted) => "interrupted".to_owned(),
+        Ok(Ending::Stopped(stop)) => stop.to_string(),
+        Err(error) => error.to_string(),
+    };
+    work.queue.end_run(run, &reason).await?;
+    let ending = result?;
+    // After an error, or while planned files wait for a better disk, the folder stays: the next
+    // run finds the worker dead and takes over what is in it.
+    if !matches!(ending, Ending::Stopped(Stop::Disk(_))) {
+        work.queue.retire_worker(worker).await?;
+        if let Some(spool) = Arc::into_inner(spool) {
+            spool.remove()?;
+        }
+    }
+    Ok(ending)
+}
+
+async fn work_as(work: &Work, ids: (RunId, WorkerId), spool: Arc<SpoolDir>) -> Result<Ending, WorkError> {
+    rescue::rescue(work, ids.1).await?;
+    rescue::sweep(work)?;
+    let references: References = Arc::new(Mutex::new(DigestCache::default()));
+    let tools = Tools {
+        client: work.client.clone(),
+        fetcher: work.fetcher.clone(),
+        spool,
+        prices: work.config.prices.clone(),
+        references,
+    };
+    Dispatcher::new(work, tools, ids).run().await
 }

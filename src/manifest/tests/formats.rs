@@ -51,6 +51,8 @@ fn a_jsonl_header_sets_up_the_lines_below_it() {
          x.jsonl:3:1: this job has no `prompt`\n\
          x.jsonl:3:2: unknown key `version`; known keys are id, prompt, references, model, aspect_ratio, image_size, modalities, stream, output, tags, priority, extra, template"
     );
+    let job = fixture.read("x.jsonl", "{\"version\": 1, \"prompt\": \"a\"}\n");
+    assert!(job.errors.starts_with("x.jsonl:1:2: unknown key `version`"), "{job:?}");
     let only = fixture.read("x.jsonl", "{\"version\": 1}\n");
     assert_eq!(only.errors, "x.jsonl:1:1: the manifest has no jobs; it needs one at least");
 }
@@ -143,7 +145,7 @@ fn a_second_reading_takes_the_digests_from_the_cache() {
     let path = fixture.path().join("x.csv");
     fs::write(&path, "prompt,references\ncat,refs/a.png\ndog,refs/a.png\n").expect("written");
     let mut digests = DigestCache::default();
-    let mut read_with = |digests: &mut DigestCache| {
+    let read_with = |digests: &mut DigestCache| {
         let options = ReadOptions {
             provider: Provider::Anyfast,
             default_model: None,

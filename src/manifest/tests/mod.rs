@@ -107,6 +107,5 @@ fn check_job(lines: &str, expect: &str) {
 
 /// A manifest with one job of these lines.
 fn yaml_job(lines: &str) -> String {
-    let indented: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    format!("version: 1\njobs:\n  -\n{indented}")
+    format!("version: 1\njobs:\n  -\n    {}\n", lines.replace('\n', "\n    "))
 }

@@ -99,6 +99,10 @@ fn the_top_level_must_be_complete() {
     check("jobs: [{prompt: a}]", "1:1: `version` is missing; add `version: 1`");
     check("version: 2\njobs: [{prompt: a}]", "1:10: this program reads `version: 1`, found the number `2`");
     check("version: '1'\njobs: [{prompt: a}]", "1:10: this program reads `version: 1`, found the text `1`");
+    check(
+        "version: 1\nmodel: x\njobs: [{prompt: a}]",
+        "2:1: `model` belongs to a job or under `defaults:`, not to the top level",
+    );
     check("version: 1\n", "1:1: `jobs` is missing; add the list of jobs under `jobs:`");
     check("version: 1\njobs: []\n", "1:1: the manifest has no jobs; it needs one at least");
     check("version: 1\njobs: {}\n", "2:7: `jobs` must be a list, found a mapping");
@@ -148,7 +152,7 @@ fn all_errors_come_at_once_in_the_order_of_the_file() {
         &[
             "4:11: the prompt is empty",
             "5:11: the output of job `a`: `../x`: a name must not contain `..` or `.` as a part: it could leave the folder",
-            "7:12: YAML: mapping values are not allowed in this context",
+            "7:12: YAML: mapping values are not allowed in this context; a text with `: ` in it needs quotes",
         ],
     );
 }
@@ -180,7 +184,7 @@ fn each_key_says_what_it_takes() {
     check("references: ['https://x.test/a.png']", "is a URL; download it");
     check(&format!("references: [{}]", "refs/a.png, ".repeat(101)), "101 references; a job may have 100");
     check(
-        &format!("tags: {{{}}}", (0..201).map(|n| format!("t{n}: x, ")).collect::<String>()),
+        &format!("tags: {{{}}}", (0..201).map(|n| format!("t{n}: x")).collect::<Vec<_>>().join(", ")),
         "201 tags; a job may have 200",
     );
     check("output: '{{ id '", "`output` `{{ id ` is no pattern: syntax error");
@@ -234,8 +238,8 @@ fn a_job_without_an_id_is_named_by_its_content_and_never_by_its_place() {
 
 #[test]
 fn warnings_stop_nothing_and_equal_ones_collapse() {
-    let jobs: String =
-        (0..42).map(|n| format!("- {{id: j{n}, prompt: x, aspect_ratio: '21:9'}}\n")).collect();
+    let jobs: Vec<_> = (0..42).map(|n| format!("- {{id: j{n}, prompt: x, aspect_ratio: '21:9'}}")).collect();
+    let jobs = jobs.join("\n");
     let outcome = Fixture::new().read("x.yaml", format!("version: 1\njobs:\n{jobs}"));
     assert_eq!(outcome.jobs.len(), 42);
     assert_eq!(

@@ -1,1 +1,269 @@
-//! The SQLite engine.
+//! The queue in one SQLite file.
+//!
+//! One connection writes, on the engine's own task, with group commit; a few others only read.
+//! Files by subject, in reading order: [`open`] and [`migrate`] (the database), [`engine`] (how
+//! commands become transactions), [`stage`] and [`load`] (a manifest comes in), [`claim`],
+//! [`settle`], [`names`], [`publish`], [`rescue`] (working), [`depend`] (jobs that need jobs),
+//! [`person`], then [`figures`] and [`read`]; [`rows`] and [`fault`] are the small tools of all.
+
+mod claim;
+mod depend;
+mod engine;
+mod fault;
+mod figures;
+mod load;
+mod migrate;
+mod names;
+mod open;
+mod person;
+mod publish;
+mod read;
+mod rescue;
+mod rows;
+mod settle;
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use sqlx::{Connection, SqliteConnection, SqlitePool};
+use tokio_util::task::TaskTracker;
+
+pub use open::{Access, Identity, OpenOptions, Synchronous};
+
+use self::engine::Commands;
+use self::fault::{Doing, located};
+use super::{
+    AttemptRow, Beat, ClaimRequest, Claimed, Cursor, JobFilter, JobRow, LaneKey, Left, LoadDiff, LoadPolicy,
+    LostPolicy, NewJob, OutputMove, OutputRow, Publication, Queue, QueueError, ReferenceStamp, Rescued,
+    RunRow, RunStart, Scope, Selection, Settlement, Tally, WorkerRow, WorkerStart,
+};
+use crate::job::{AttemptId, Clock, Epoch, JobId, JobName, LaneId, OutputId, RunId, Timestamp, WorkerId};
+
+/// A handle on the queue of one run folder. Several handles, in one process or in many, share it.
+#[derive(Debug)]
+pub struct SqliteQueue {
+    commands: Commands,
+    /// `None` where all goes over one connection: a queue in memory, or opened to read only.
+    readers: Option<SqlitePool>,
+    batch: i64,
+    path: PathBuf,
+    clock: Arc<dyn Clock>,
+    engine: TaskTracker,
+}
+
+impl SqliteQueue {
+    /// Runs `work` in a transaction of the engine.
+    async fn write<T, F>(&self, work: F) -> Result<T, QueueError>
+    where
+        T: Send + 'static,
+        F: for<'s> FnOnce(&'s mut engine::Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + 'static,
+    {
+        self.commands.write(work).await
+    }
+
+    /// Runs `work` on one state of the database. Dropping it drops nothing but the answer.
+    async fn read<T, F>(&self, work: F) -> Result<T, QueueError>
+    where
+        T: Send + 'static,
+        F: for<'s> FnOnce(&'s mut SqliteConnection) -> BoxFuture<'s, Result<T, QueueError>> + Send + 'static,
+    {
+        let Some(readers) = &self.readers else {
+            return self.commands.write(move |session| work(&mut session.conn)).await;
+        };
+        let read = async {
+            let mut conn = match readers.acquire().await {
+                Err(sqlx::Error::PoolClosed) => return Err(QueueError::Closed),
+                conn => conn.doing("reading the queue")?,
+            };
+            let mut transaction = conn.begin().await.doing("reading the queue")?;
+            let answer = work(&mut transaction).await?;
+            transaction.commit().await.doing("reading the queue")?;
+            Ok(answer)
+        };
+        read.await.map_err(|error| located(error, &self.path))
+    }
+}
+
+#[async_trait]
+impl Queue for SqliteQueue {
+    async fn stage(&self, jobs: Vec<NewJob>) -> Result<(), QueueError> {
+        let staged = jobs.into_iter().map(stage::Staged::of).collect::<Result<Vec<_>, _>>()?;
+        self.write(|session| Box::pin(stage::stage(session, staged))).await
+    }
+
+    async fn staged_diff(&self, policy: LoadPolicy) -> Result<LoadDiff, QueueError> {
+        self.write(move |session| Box::pin(load::diff(session, policy))).await
+    }
+
+    async fn apply_load(&self, policy: LoadPolicy) -> Result<LoadDiff, QueueError> {
+        self.write(move |session| Box::pin(load::apply(session, policy))).await
+    }
+
+    async fn reference_stamps(&self) -> Result<Vec<ReferenceStamp>, QueueError> {
+        self.read(|conn| Box::pin(read::stamps(conn))).await
+    }
+
+    async fn save_reference_stamps(&self, stamps: Vec<ReferenceStamp>) -> Result<(), QueueError> {
+        let stamps = stamps.into_iter().map(load::Stamp::of).collect::<Result<Vec<_>, _>>()?;
+        self.write(|session| Box::pin(load::save_stamps(session, stamps))).await
+    }
+
+    async fn start_run(&self, start: RunStart) -> Result<RunId, QueueError> {
+        self.write(|session| Box::pin(rescue::start_run(session, start))).await
+    }
+
+    async fn end_run(&self, run: RunId, reason: &str) -> Result<(), QueueError> {
+        let reason = reason.to_owned();
+        self.write(move |session| Box::pin(rescue::end_run(session, run, reason))).await
+    }
+
+    async fn register_worker(&self, start: WorkerStart) -> Result<WorkerId, QueueError> {
+        self.write(|session| Box::pin(rescue::register(session, start))).await
+    }
+
+    async fn retire_worker(&self, worker: WorkerId) -> Result<(), QueueError> {
+        self.write(move |session| Box::pin(rescue::retire(session, worker))).await
+    }
+
+    async fn lane(&self, key: &LaneKey) -> Result<LaneId, QueueError> {
+        let key = key.clone();
+        self.write(|session| Box::pin(rescue::lane(session, key))).await
+    }
+
+    async fn models_left(&self, scope: &Scope) -> Result<Vec<String>, QueueError> {
+        let (scope, batch) = (scope.clone(), self.batch);
+        self.read(move |conn| Box::pin(async move { figures::models_left(conn, batch, &scope).await })).await
+    }
+
+    async fn claim(&self, request: ClaimRequest) -> Result<Claimed, QueueError> {
+        self.write(|session| Box::pin(claim::claim(session, request))).await
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Result<Publication, QueueError> {
+        self.commands.settle(settlement).await
+    }
+
+    async fn rename_planned(
+        &self,
+        lease: (JobId, Epoch),
+        output: OutputId,
+        taken: &str,
+    ) -> Result<String, QueueError> {
+        let taken = taken.to_owned();
+        self.write(move |session| {
+            Box::pin(async move { publish::rename(session, lease, output, &taken).await })
+        })
+        .await
+    }
+
+    async fn published(&self, job: JobId, epoch: Epoch) -> Result<(), QueueError> {
+        self.commands.published(job, epoch).await
+    }
+
+    async fn heartbeat(&self, worker: WorkerId) -> Result<Beat, QueueError> {
+        self.write(move |session| Box::pin(rescue::heartbeat(session, worker))).await
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerRow>, QueueError> {
+        self.read(|conn| Box::pin(rescue::workers(conn))).await
+    }
+
+    async fn rescue(
+        &self,
+        dead: &[WorkerId],
+        heir: WorkerId,
+        policy: LostPolicy,
+    ) -> Result<Rescued, QueueError> {
+        let dead = dead.to_vec();
+        self.write(move |session| Box::pin(rescue::rescue(session, dead, heir, policy))).await
+    }
+
+    async fn unpublishable(&self, job: JobId, epoch: Epoch) -> Result<(), QueueError> {
+        self.write(move |session| Box::pin(publish::give_up(session, job, epoch))).await
+    }
+
+    async fn moves(&self) -> Result<Vec<OutputMove>, QueueError> {
+        let batch = self.batch;
+        self.read(move |conn| Box::pin(publish::moves(conn, batch))).await
+    }
+
+    async fn moved(&self, output: OutputId, name: &str) -> Result<(), QueueError> {
+        let name = name.to_owned();
+        self.write(move |session| Box::pin(async move { publish::moved(session, output, &name).await })).await
+    }
+
+    async fn next_due(&self, scope: &Scope) -> Result<Option<Timestamp>, QueueError> {
+        let (scope, batch) = (scope.clone(), self.batch);
+        self.read(move |conn| Box::pin(async move { figures::next_due(conn, batch, &scope).await })).await
+    }
+
+    async fn retry(&self, selection: &Selection) -> Result<u64, QueueError> {
+        let selection = selection.clone();
+        self.write(|session| Box::pin(person::retry(session, selection))).await
+    }
+
+    async fn cancel(&self, selection: &Selection) -> Result<u64, QueueError> {
+        let selection = selection.clone();
+        self.write(|session| Box::pin(person::cancel(session, selection))).await
+    }
+
+    async fn tally(&self) -> Result<Tally, QueueError> {
+        let batch = self.batch;
+        self.read(move |conn| Box::pin(figures::tally(conn, batch))).await
+    }
+
+    async fn left(&self, scope: &Scope) -> Result<Left, QueueError> {
+        let (scope, batch, now) = (scope.clone(), self.batch, self.clock.now().as_ms());
+        self.read(move |conn| Box::pin(async move { figures::left(conn, batch, now, &scope).await })).await
+    }
+
+    async fn jobs(
+        &self,
+        filter: &JobFilter,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Vec<JobRow>, QueueError> {
+        let (filter, batch) = (filter.clone(), self.batch);
+        self.read(move |conn| Box::pin(async move { read::jobs(conn, batch, &filter, (after, limit)).await }))
+            .await
+    }
+
+    async fn job(&self, name: &JobName) -> Result<Option<JobRow>, QueueError> {
+        let (name, batch) = (name.clone(), self.batch);
+        self.read(move |conn| Box::pin(async move { read::job(conn, batch, &name).await })).await
+    }
+
+    async fn attempts(
+        &self,
+        job: Option<JobId>,
+        after: Option<AttemptId>,
+        limit: u32,
+    ) -> Result<Vec<AttemptRow>, QueueError> {
+        self.read(move |conn| Box::pin(read::attempts(conn, job, (after, limit)))).await
+    }
+
+    async fn outputs(
+        &self,
+        after: Option<OutputId>,
+        limit: u32,
+    ) -> Result<Vec<(JobId, JobName, OutputRow)>, QueueError> {
+        self.read(move |conn| Box::pin(read::outputs(conn, after, limit))).await
+    }
+
+    async fn runs(&self) -> Result<Vec<RunRow>, QueueError> {
+        self.read(|conn| Box::pin(read::runs(conn))).await
+    }
+
+    async fn close(&self) {
+        if let Some(readers) = &self.readers {
+            readers.close().await;
+        }
+        self.commands.close().await;
+        self.engine.wait().await;
+    }
+}

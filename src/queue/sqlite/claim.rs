@@ -1,0 +1,206 @@
+//! Leasing due jobs and writing their intent.
+
+use std::collections::HashMap;
+
+use super::depend::list;
+use super::engine::Session;
+use super::fault::{Doing, count, get, narrow, parsed};
+use super::stage;
+use crate::job::{AttemptId, Epoch, JobId, LaneId, Micros, Reference, WorkerId};
+use crate::queue::{Claim, ClaimRequest, Claimed, Counters, QueueError, Scope};
+
+const ALIVE: &str = "SELECT count(*) FROM worker WHERE worker = $1 AND ended_at IS NULL";
+
+/// $1 now. Reads the snoozed from the earliest on and stops at the first that is not due.
+pub(super) const PROMOTE_DUE: &str =
+    "UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND available_at <= $1";
+
+/// $1 batch, $2 lane, $3 permits, $4 glob. Reads the head of the index, in its order.
+pub(super) const DUE: &str = "
+SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_ready
+WHERE batch = $1 AND model = (SELECT model FROM lane WHERE lane = $2) AND state = 'pending' AND ready = 1
+  AND ($4 IS NULL OR name GLOB $4)
+ORDER BY (lost > 0), priority DESC, ordinal LIMIT $3";
+
+/// As [`DUE`] for a pilot of the first $5 jobs, whose cost is that of the pilot: the index of
+/// ready jobs would have to be read to its end once the pilot's are done.
+pub(super) const DUE_FIRST: &str = "
+SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_listed
+WHERE batch = $1 AND in_manifest = 1 AND ordinal < $5
+  AND model = (SELECT model FROM lane WHERE lane = $2) AND state = 'pending' AND ready = 1
+  AND ($4 IS NULL OR name GLOB $4)
+ORDER BY (lost > 0), priority DESC, ordinal LIMIT $3";
+
+const AT_MOST: &str = "SELECT coalesce(sum(cost_at_most), 0) FROM attempt_count";
+
+/// $1 how many numbers are taken.
+const EPOCHS: &str =
+    "UPDATE sequence SET value = value + $1 WHERE name = 'epoch' RETURNING value - $1 AS last";
+const ATTEMPTS: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'attempt'), 0)";
+
+/// $1 JSON array of jobs, $2 last epoch, $3 last attempt, $4 run, $5 lane, $6 worker, $7 now.
+pub(super) const LEASE: &str = "
+INSERT INTO attempt (attempt, job, revision, run, lane, worker, epoch, outcome, sent_at, cost_at_most)
+SELECT $3 + 1 + e.key, j.job, j.revision, $4, $5, $6, $2 + 1 + e.key, 'sent', $7, coalesce(j.reservation, 0)
+FROM json_each($1) e CROSS JOIN job j WHERE j.job = e.value;
+UPDATE job SET state = 'running', worker = $6, epoch = $2 + 1 + e.key, attempt = $3 + 1 + e.key
+FROM json_each($1) e WHERE job.job = e.value";
+
+/// $1 JSON array of jobs.
+pub(super) const COLD: &str = "
+SELECT j.job, j.name, j.epoch, j.attempt, j.transient, j.no_image, j.lost, j.reservation,
+       d.output, d.stream, r.spec, a.lane
+FROM json_each($1) e CROSS JOIN job j CROSS JOIN job_detail d CROSS JOIN revision r CROSS JOIN attempt a
+WHERE j.job = e.value AND d.job = j.job AND r.job = j.job AND r.n = j.revision AND a.attempt = j.attempt
+ORDER BY e.key";
+
+/// $1 JSON array of jobs.
+pub(super) const REFERENCES: &str = "
+SELECT f.job, f.source, f.digest, f.bytes, f.media
+FROM json_each($1) e CROSS JOIN job j CROSS JOIN reference f
+WHERE j.job = e.value AND f.job = j.job AND f.n = j.revision
+ORDER BY f.job, f.position";
+
+/// Fails unless the worker may hold leases: what a dead one held would never be rescued.
+pub(super) async fn check_alive(session: &mut Session, worker: WorkerId) -> Result<(), QueueError> {
+    let alive: i64 = sqlx::query_scalar(ALIVE)
+        .bind(worker.0)
+        .fetch_one(&mut session.conn)
+        .await
+        .doing("looking for the worker")?;
+    if alive == 1 { Ok(()) } else { Err(QueueError::DeclaredDead(worker)) }
+}
+
+/// Takes `n` epochs and returns the last one before them.
+pub(super) async fn epochs(session: &mut Session, n: usize) -> Result<i64, QueueError> {
+    sqlx::query_scalar(EPOCHS)
+        .bind(super::fault::signed(n as u64))
+        .fetch_one(&mut session.conn)
+        .await
+        .doing("numbering leases")
+}
+
+/// What is left of the budget, where there is one.
+struct Purse(Option<i64>);
+
+impl Purse {
+    async fn open(session: &mut Session, cost_max: Option<Micros>) -> Result<Self, QueueError> {
+        let Some(cost_max) = cost_max else { return Ok(Self(None)) };
+        let spent: i64 =
+            sqlx::query_scalar(AT_MOST).fetch_one(&mut session.conn).await.doing("counting the cost")?;
+        Ok(Self(Some(cost_max.0.saturating_sub(spent))))
+    }
+
+    fn take(&mut self, reservation: i64) -> bool {
+        match &mut self.0 {
+            None => true,
+            Some(left) if reservation <= *left => {
+                *left -= reservation;
+                true
+            }
+            Some(_) => false,
+        }
+    }
+}
+
+pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Result<Claimed, QueueError> {
+    let what = "claiming jobs";
+    check_alive(session, request.worker).await?;
+    let now = session.now();
+    sqlx::query(PROMOTE_DUE).bind(now).execute(&mut session.conn).await.doing(what)?;
+    let mut purse = Purse::open(session, request.cost_max).await?;
+    let mut claimed = Claimed::default();
+    let mut all = Vec::new();
+    for (lane, permits) in &request.permits {
+        let due = due(session, *lane, *permits, &request.scope).await?;
+        let mut jobs = Vec::with_capacity(due.len());
+        for (job, reservation) in due {
+            if purse.take(reservation) {
+                jobs.push(job);
+            } else {
+                claimed.capped = true;
+            }
+        }
+        if jobs.is_empty() {
+            continue;
+        }
+        let epoch = epochs(session, jobs.len()).await?;
+        let attempt: i64 = sqlx::query_scalar(ATTEMPTS).fetch_one(&mut session.conn).await.doing(what)?;
+        sqlx::query(LEASE)
+            .bind(list(&jobs))
+            .bind(epoch)
+            .bind(attempt)
+            .bind(request.run.0)
+            .bind(lane.0)
+            .bind(request.worker.0)
+            .bind(now)
+            .execute(&mut session.conn)
+            .await
+            .doing(what)?;
+        all.extend(jobs);
+    }
+    if !all.is_empty() {
+        claimed.claims = read(session, &list(&all)).await?;
+    }
+    Ok(claimed)
+}
+
+async fn due(
+    session: &mut Session,
+    lane: LaneId,
+    permits: u32,
+    scope: &Scope,
+) -> Result<Vec<(i64, i64)>, QueueError> {
+    let sql = if scope.first.is_some() { DUE_FIRST } else { DUE };
+    let mut query = sqlx::query(sql).bind(session.batch).bind(lane.0).bind(permits).bind(scope.glob.clone());
+    if let Some(first) = scope.first {
+        query = query.bind(super::fault::signed(first));
+    }
+    let rows = query.fetch_all(&mut session.conn).await.doing("looking for due jobs")?;
+    rows.iter().map(|row| Ok((get(row, "job")?, get(row, "reservation")?))).collect()
+}
+
+/// Reads what the worker needs to send the jobs that were leased.
+async fn read(session: &mut Session, jobs: &str) -> Result<Vec<Claim>, QueueError> {
+    let what = "reading claimed jobs";
+    let rows = sqlx::query(REFERENCES).bind(jobs).fetch_all(&mut session.conn).await.doing(what)?;
+    let mut references: HashMap<i64, Vec<Reference>> = HashMap::new();
+    for row in &rows {
+        let path: String = get(row, "source")?;
+        references.entry(get(row, "job")?).or_default().push(Reference {
+            path: path.into(),
+            digest: parsed(row, "digest")?,
+            bytes: count(row, "bytes")?,
+            media: media(row)?,
+        });
+    }
+    let rows = sqlx::query(COLD).bind(jobs).fetch_all(&mut session.conn).await.doing(what)?;
+    rows.iter()
+        .map(|row| {
+            let job: i64 = get(row, "job")?;
+            let reservation: Option<i64> = get(row, "reservation")?;
+            Ok(Claim {
+                job: JobId(job),
+                name: parsed(row, "name")?,
+                epoch: Epoch(get(row, "epoch")?),
+                attempt: AttemptId(get(row, "attempt")?),
+                lane: LaneId(get(row, "lane")?),
+                spec: stage::spec(get(row, "spec")?, references.remove(&job).unwrap_or_default())?,
+                stream: get(row, "stream")?,
+                output: parsed(row, "output")?,
+                counters: Counters {
+                    transient: narrow(row, "transient")?,
+                    no_image: narrow(row, "no_image")?,
+                    lost: narrow(row, "lost")?,
+                },
+                reservation: Micros(reservation.unwrap_or(0)),
+            })
+        })
+        .collect()
+}
+
+/// Reads the format of a file.
+pub(super) fn media(row: &sqlx::sqlite::SqliteRow) -> Result<crate::job::MediaType, QueueError> {
+    let mime: &str = get(row, "media")?;
+    crate::job::MediaType::from_mime(mime).ok_or_else(|| stage::broken("media", &format!("`{mime}`")))
+}

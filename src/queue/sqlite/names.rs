@@ -1,0 +1,129 @@
+//! Names for result files that no other job's file in the batch has or wants.
+
+use std::collections::{HashMap, HashSet};
+
+use super::engine::Session;
+use super::fault::{Doing, get};
+use super::stage;
+use crate::job::OutputName;
+use crate::queue::QueueError;
+
+/// Candidates looked up beyond those that are needed, when the first ones are taken.
+const SPARE: usize = 8;
+/// Numbers that are tried for one file before the batch is taken to be broken.
+const NUMBER_MAX: usize = 1_000_000;
+
+/// $1 JSON array of [job, key], $2 batch: those that belong to another job.
+pub(super) const TAKEN: &str = "
+SELECT e.value ->> 0 AS job, e.value ->> 1 AS key FROM json_each($1) e
+WHERE EXISTS (SELECT 1 FROM output o WHERE o.batch = $2 AND o.name_key = e.value ->> 1 AND o.job <> e.value ->> 0)
+   OR EXISTS (SELECT 1 FROM job_detail d CROSS JOIN job j
+              WHERE d.output_key = e.value ->> 1 AND d.job <> e.value ->> 0 AND j.job = d.job
+                AND j.batch = $2 AND j.in_manifest = 1)";
+
+/// The files of one job that need names.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) job: i64,
+    /// The name that the job asks for, without extension.
+    pub(super) stem: String,
+    pub(super) count: usize,
+}
+
+/// Stems for all files, in order: `hero`, `hero-2` …, without those that other jobs have.
+pub(super) async fn allot(session: &mut Session, wants: &[Wanted]) -> Result<Vec<Vec<String>>, QueueError> {
+    let mut given: Vec<Vec<String>> = wants.iter().map(|_| Vec::new()).collect();
+    let mut next: Vec<usize> = vec![1; wants.len()];
+    let mut keys: HashMap<String, i64> = HashMap::new();
+    let mut spare = 0;
+    loop {
+        let mut asked: Vec<(usize, String, String)> = Vec::new();
+        for (i, want) in wants.iter().enumerate() {
+            let missing = want.count.saturating_sub(given[i].len());
+            if missing == 0 {
+                continue;
+            }
+            for n in next[i]..next[i] + missing + spare {
+                let stem = numbered(&want.stem, n)?;
+                let key = OutputName::key_of(&stem);
+                asked.push((i, stem, key));
+            }
+            next[i] += missing + spare;
+        }
+        if asked.is_empty() {
+            return Ok(given);
+        }
+        let pairs: Vec<(i64, &str)> = asked.iter().map(|(i, _, key)| (wants[*i].job, key.as_str())).collect();
+        let taken = taken(session, &pairs).await?;
+        for (i, stem, key) in asked {
+            let want = &wants[i];
+            let free = !taken.contains(&(want.job, key.clone()))
+                && keys.get(&key).is_none_or(|owner| *owner == want.job);
+            if free && given[i].len() < want.count {
+                keys.insert(key, want.job);
+                given[i].push(stem);
+            }
+        }
+        spare = SPARE;
+    }
+}
+
+/// The next free stem of `job` behind the one that is taken.
+pub(super) async fn next_free(
+    session: &mut Session,
+    want: &Wanted,
+    taken_stem: &str,
+    own: &HashSet<String>,
+) -> Result<String, QueueError> {
+    let mut n = number_of(&want.stem, taken_stem) + 1;
+    while n <= NUMBER_MAX {
+        let stem = numbered(&want.stem, n)?;
+        let key = OutputName::key_of(&stem);
+        if !own.contains(&key) && taken(session, &[(want.job, &key)]).await?.is_empty() {
+            return Ok(stem);
+        }
+        n += 1;
+    }
+    Err(stage::broken("output.name", &format!("no free name behind `{taken_stem}`")))
+}
+
+/// Which number `stem` has among the names of `wanted`; 1 when it is none of them.
+fn number_of(wanted: &str, stem: &str) -> usize {
+    stem.strip_prefix(wanted).and_then(|rest| rest.strip_prefix('-')?.parse().ok()).unwrap_or(1)
+}
+
+pub(super) fn numbered(stem: &str, n: usize) -> Result<String, QueueError> {
+    if n > NUMBER_MAX {
+        return Err(stage::broken("output.name", &format!("no free name for `{stem}`")));
+    }
+    let name: OutputName = stem.parse().map_err(|error| stage::broken("job_detail.output", &error))?;
+    Ok(name.numbered(n).to_string())
+}
+
+/// A file's name without its extension.
+pub(super) fn stem_of(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}
+
+async fn taken(session: &mut Session, pairs: &[(i64, &str)]) -> Result<HashSet<(i64, String)>, QueueError> {
+    let rows = sqlx::query(TAKEN)
+        .bind(stage::text("output.name", &pairs)?)
+        .bind(session.batch)
+        .fetch_all(&mut session.conn)
+        .await
+        .doing("naming files")?;
+    rows.iter().map(|row| Ok((get(row, "job")?, get(row, "key")?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_in_a_name_is_read_back() {
+        assert_eq!(number_of("hero", "hero"), 1);
+        assert_eq!(number_of("hero", "hero-12"), 12);
+        assert_eq!(number_of("hero-2", "hero-2"), 1);
+        assert_eq!(stem_of("de/v2.1/hero.png"), "de/v2.1/hero");
+    }
+}

@@ -1,0 +1,358 @@
+//! Result files: planned, named anew, published, given up, renamed.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use super::claim::media;
+use super::depend::{self, list};
+use super::engine::Session;
+use super::fault::{Doing, count, get, narrow, parsed, signed};
+use super::names::{self, Wanted};
+use super::rows::{self, Row, Values};
+use crate::job::{Epoch, JobId, OutputId, OutputName};
+use crate::queue::{OldOutput, OutputMove, PlannedOutput, Publication, QueueError};
+
+const OUTPUTS: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'output'), 0)";
+
+/// $1 JSON array of jobs.
+pub(super) const STANDING: &str = "
+SELECT o.job, o.name, o.bytes, o.sha256 FROM json_each($1) e CROSS JOIN output o
+WHERE o.job = e.value AND o.status = 'published' ORDER BY o.job, o.position";
+pub(super) const PLANNED: &str = "
+SELECT o.output, o.job, o.name, o.spool, o.media, o.bytes, o.sha256, o.width, o.height
+FROM json_each($1) e CROSS JOIN output o
+WHERE o.job = e.value AND o.status = 'planned' ORDER BY o.job, o.position";
+
+/// Strikes off what is not leased as it says or has nothing to publish.
+pub(super) const FENCE: &str = "
+DELETE FROM temp.placed WHERE NOT EXISTS (
+    SELECT 1 FROM job j CROSS JOIN output o
+    WHERE j.job = placed.job AND j.epoch = placed.epoch AND j.state = 'running'
+      AND o.job = j.job AND o.status = 'planned');
+SELECT slot, job FROM temp.placed";
+
+/// What was replaced is forgotten. A job that was described anew meanwhile is to be made again.
+pub(super) const PUBLISH: &str = "
+DELETE FROM output WHERE status = 'published' AND job IN (SELECT job FROM temp.placed);
+UPDATE output SET status = 'published', spool = NULL
+WHERE status = 'planned' AND job IN (SELECT job FROM temp.placed);
+UPDATE job SET
+    state = CASE WHEN job.revision = a.revision THEN 'succeeded'
+                 WHEN job.cancel IS NOT NULL THEN 'cancelled' ELSE 'pending' END,
+    cancel = iif(job.revision = a.revision, NULL, job.cancel),
+    ready = 1, available_at = 0, worker = NULL, epoch = NULL, attempt = NULL
+FROM temp.placed p CROSS JOIN attempt a
+WHERE job.job = p.job AND a.attempt = job.attempt;
+DELETE FROM temp.placed";
+
+/// $1 job, $2 epoch.
+const LEASED: &str = "
+SELECT d.output FROM job j CROSS JOIN job_detail d
+WHERE j.job = $1 AND j.epoch = $2 AND j.state = 'running' AND d.job = j.job";
+const OWN: &str = "SELECT output, name_key, status FROM output WHERE job = $1";
+const RENAME: &str = "UPDATE output SET name = $2, name_key = $3 WHERE output = $1";
+
+/// $1 job, $2 epoch. The attempt stays as it was settled: it was paid.
+const GIVE_UP: &str = "
+UPDATE job SET state = iif(cancel IS NULL, 'pending', 'cancelled'), ready = 1, available_at = 0,
+               worker = NULL, epoch = NULL, attempt = NULL
+WHERE job = $1 AND epoch = $2 AND state = 'running'
+  AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.attempt = job.attempt AND a.outcome = 'sent')
+RETURNING job";
+const FORGET_PLANNED: &str = "DELETE FROM output WHERE job = $1 AND status = 'planned'";
+
+const STALE: &str = "
+SELECT o.output, o.job, o.name, o.name_key, o.position, d.output AS wanted
+FROM output o INDEXED BY output_stale CROSS JOIN job j CROSS JOIN job_detail d
+WHERE o.stale = 1 AND o.status = 'published' AND j.job = o.job AND j.state = 'succeeded' AND d.job = o.job
+ORDER BY o.output";
+/// $1 batch, $2 key, $3 job: files of other jobs, and jobs that want it.
+const OWNERS: &str = "
+SELECT o.output FROM output o WHERE o.batch = $1 AND o.name_key = $2 AND o.job <> $3
+UNION ALL
+SELECT 0 FROM job_detail d CROSS JOIN job j
+WHERE d.output_key = $2 AND d.job <> $3 AND j.job = d.job AND j.in_manifest = 1";
+const MOVED: &str = "UPDATE output SET name = $2, name_key = $3, stale = 0 WHERE output = $1";
+
+/// A file that is about to be planned.
+pub(super) struct Plan<'f> {
+    pub(super) job: i64,
+    pub(super) attempt: i64,
+    pub(super) slot: usize,
+    pub(super) stem: String,
+    pub(super) file: &'f PlannedOutput,
+}
+
+struct OutputValues<'f> {
+    output: i64,
+    batch: i64,
+    job: i64,
+    attempt: i64,
+    position: i64,
+    name: String,
+    key: String,
+    file: &'f PlannedOutput,
+}
+
+impl Row for OutputValues<'_> {
+    const HEAD: &'static str = "INSERT INTO output (output, batch, job, attempt, kind, position, status, name, \
+                                name_key, spool, media, bytes, sha256, width, height)";
+    const COLUMNS: usize = 15;
+
+    fn values(self, to: &mut Values) {
+        to.put(self.output);
+        to.put(self.batch);
+        to.put(self.job);
+        to.put(self.attempt);
+        to.put("original");
+        to.put(self.position);
+        to.put("planned");
+        to.put(self.name);
+        to.put(self.key);
+        to.text(&self.file.spool);
+        to.put(self.file.media.mime());
+        to.put(signed(self.file.bytes));
+        to.put(self.file.digest.to_string());
+        to.put(self.file.width);
+        to.put(self.file.height);
+    }
+}
+
+/// A planned file as [`Publication::files`] has it.
+type PlannedFile = (OutputId, String, PlannedOutput);
+
+/// Records planned files; answers with the slot of each.
+pub(super) async fn plan(
+    session: &mut Session,
+    plans: Vec<Plan<'_>>,
+) -> Result<Vec<(usize, PlannedFile)>, QueueError> {
+    let what = "planning files";
+    let last: i64 = sqlx::query_scalar(OUTPUTS).fetch_one(&mut session.conn).await.doing(what)?;
+    let batch = session.batch;
+    let mut files = Vec::with_capacity(plans.len());
+    let mut values = Vec::with_capacity(plans.len());
+    let mut positions: HashMap<i64, i64> = HashMap::new();
+    for (output, plan) in (last + 1..).zip(plans) {
+        let position = positions.entry(plan.job).or_default();
+        *position += 1;
+        let name = format!("{}.{}", plan.stem, plan.file.media.extension());
+        values.push(OutputValues {
+            output,
+            batch,
+            job: plan.job,
+            attempt: plan.attempt,
+            position: *position,
+            name: name.clone(),
+            key: OutputName::key_of(&plan.stem),
+            file: plan.file,
+        });
+        files.push((plan.slot, (OutputId(output), name, plan.file.clone())));
+    }
+    rows::insert(&mut session.conn, what, values).await?;
+    Ok(files)
+}
+
+/// The files of each job that stand in `images/` now.
+pub(super) async fn standing(
+    session: &mut Session,
+    jobs: &[i64],
+) -> Result<HashMap<i64, Vec<OldOutput>>, QueueError> {
+    let rows = sqlx::query(STANDING)
+        .bind(list(jobs))
+        .fetch_all(&mut session.conn)
+        .await
+        .doing("reading published files")?;
+    let mut by_job: HashMap<i64, Vec<OldOutput>> = HashMap::new();
+    for row in &rows {
+        by_job.entry(get(row, "job")?).or_default().push(OldOutput {
+            name: get(row, "name")?,
+            bytes: count(row, "bytes")?,
+            digest: parsed(row, "sha256")?,
+        });
+    }
+    Ok(by_job)
+}
+
+/// What each job has to publish, from the queue: after a crash.
+pub(super) async fn publications(
+    session: &mut Session,
+    jobs: &[i64],
+) -> Result<HashMap<i64, Publication>, QueueError> {
+    let rows = sqlx::query(PLANNED)
+        .bind(list(jobs))
+        .fetch_all(&mut session.conn)
+        .await
+        .doing("reading planned files")?;
+    let mut by_job: HashMap<i64, Publication> = HashMap::new();
+    for row in &rows {
+        by_job.entry(get(row, "job")?).or_default().files.push(planned_file(row)?);
+    }
+    for (job, replaces) in standing(session, jobs).await? {
+        if let Some(publication) = by_job.get_mut(&job) {
+            publication.replaces = replaces;
+        }
+    }
+    Ok(by_job)
+}
+
+fn planned_file(row: &SqliteRow) -> Result<PlannedFile, QueueError> {
+    let file = PlannedOutput {
+        spool: get(row, "spool")?,
+        media: media(row)?,
+        bytes: count(row, "bytes")?,
+        digest: parsed(row, "sha256")?,
+        width: narrow(row, "width")?,
+        height: narrow(row, "height")?,
+    };
+    Ok((OutputId(get(row, "output")?), get(row, "name")?, file))
+}
+
+struct Placed(usize, (JobId, Epoch));
+
+impl Row for Placed {
+    const HEAD: &'static str = "INSERT OR IGNORE INTO temp.placed (slot, job, epoch)";
+    const COLUMNS: usize = 3;
+
+    fn values(self, to: &mut Values) {
+        let Self(slot, (job, epoch)) = self;
+        to.put(signed(slot as u64));
+        to.put(job.0);
+        to.put(epoch.0);
+    }
+}
+
+/// The planned files of all these leases stand; each has its own answer, in order.
+pub(super) async fn published(
+    session: &mut Session,
+    leases: &[(JobId, Epoch)],
+) -> Result<Vec<Result<(), QueueError>>, QueueError> {
+    let what = "publishing files";
+    session.run(what, "DELETE FROM temp.placed").await?;
+    let placed = leases.iter().enumerate().map(|(slot, lease)| Placed(slot, *lease)).collect();
+    rows::insert(&mut session.conn, what, placed).await?;
+    let rows = sqlx::query(FENCE).fetch_all(&mut session.conn).await.doing(what)?;
+    let mut answers: Vec<Result<(), QueueError>> =
+        leases.iter().map(|(job, _)| Err(QueueError::LeaseLost { job: *job })).collect();
+    let mut jobs = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let slot: i64 = get(row, "slot")?;
+        if let Some(answer) = usize::try_from(slot).ok().and_then(|slot| answers.get_mut(slot)) {
+            *answer = Ok(());
+        }
+        jobs.push(get(row, "job")?);
+    }
+    session.run(what, PUBLISH).await?;
+    depend::promote(session, &jobs).await?;
+    Ok(answers)
+}
+
+/// Gives a planned file the next free name.
+pub(super) async fn rename(
+    session: &mut Session,
+    (job, epoch): (JobId, Epoch),
+    output: OutputId,
+    taken: &str,
+) -> Result<String, QueueError> {
+    let what = "renaming a planned file";
+    let lost = || QueueError::LeaseLost { job };
+    let stem: Option<String> = sqlx::query_scalar(LEASED)
+        .bind(job.0)
+        .bind(epoch.0)
+        .fetch_optional(&mut session.conn)
+        .await
+        .doing(what)?;
+    let stem = stem.ok_or_else(lost)?;
+    let rows = sqlx::query(OWN).bind(job.0).fetch_all(&mut session.conn).await.doing(what)?;
+    let mut own = HashSet::new();
+    let mut planned = false;
+    for row in &rows {
+        let (id, status): (i64, &str) = (get(row, "output")?, get(row, "status")?);
+        if status == "planned" {
+            own.insert(get(row, "name_key")?);
+            planned |= id == output.0;
+        }
+    }
+    if !planned {
+        return Err(lost());
+    }
+    let want = Wanted { job: job.0, stem, count: 1 };
+    let stem = names::next_free(session, &want, names::stem_of(taken), &own).await?;
+    let extension = taken.rsplit_once('.').map_or("", |(_, extension)| extension);
+    let name = format!("{stem}.{extension}");
+    sqlx::query(RENAME)
+        .bind(output.0)
+        .bind(name.clone())
+        .bind(OutputName::key_of(&stem))
+        .execute(&mut session.conn)
+        .await
+        .doing(what)?;
+    Ok(name)
+}
+
+/// The planned files are gone: the job is to be made again.
+pub(super) async fn give_up(session: &mut Session, job: JobId, epoch: Epoch) -> Result<(), QueueError> {
+    let what = "giving up planned files";
+    let row =
+        sqlx::query(GIVE_UP).bind(job.0).bind(epoch.0).fetch_optional(&mut session.conn).await.doing(what)?;
+    if row.is_none() {
+        return Err(QueueError::LeaseLost { job });
+    }
+    sqlx::query(FORGET_PLANNED).bind(job.0).execute(&mut session.conn).await.doing(what)?;
+    depend::skip(session, &[job.0]).await
+}
+
+/// Published files whose job wants another name, in an order in which they can be renamed one by
+/// one: a name that another file gives up comes after that file.
+pub(super) async fn moves(conn: &mut SqliteConnection, batch: i64) -> Result<Vec<OutputMove>, QueueError> {
+    let what = "looking for files to rename";
+    let rows = sqlx::query(STALE).fetch_all(&mut *conn).await.doing(what)?;
+    let mut waiting = Vec::new();
+    for row in &rows {
+        let (name, position): (String, usize) = (get(row, "name")?, narrow(row, "position")?);
+        let stem = names::numbered(get(row, "wanted")?, position)?;
+        let key = OutputName::key_of(&stem);
+        let (output, job): (i64, i64) = (get(row, "output")?, get(row, "job")?);
+        if stem == names::stem_of(&name) {
+            continue;
+        }
+        let owners: Vec<i64> = sqlx::query_scalar(OWNERS)
+            .bind(batch)
+            .bind(key)
+            .bind(job)
+            .fetch_all(&mut *conn)
+            .await
+            .doing(what)?;
+        waiting.push((output, owners, name, stem));
+    }
+    let mut gone = HashSet::new();
+    let mut moves = Vec::new();
+    loop {
+        let before = waiting.len();
+        waiting.retain(|(output, owners, name, stem)| {
+            if !owners.iter().all(|owner| gone.contains(owner)) {
+                return true;
+            }
+            gone.insert(*output);
+            let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+            let (output, from, to) = (OutputId(*output), name.clone(), format!("{stem}.{extension}"));
+            moves.push(OutputMove { output, from, to });
+            false
+        });
+        if waiting.len() == before {
+            return Ok(moves);
+        }
+    }
+}
+
+pub(super) async fn moved(session: &mut Session, output: OutputId, name: &str) -> Result<(), QueueError> {
+    sqlx::query(MOVED)
+        .bind(output.0)
+        .bind(name.to_owned())
+        .bind(OutputName::key_of(names::stem_of(name)))
+        .execute(&mut session.conn)
+        .await
+        .doing("renaming a file")
+        .map(drop)
+}

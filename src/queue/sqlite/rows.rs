@@ -1,0 +1,84 @@
+//! Many rows with one statement: what a hop to the connection's thread costs is paid once for
+//! all, and only a few statement texts exist to be cached.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, SqliteConnection, Type};
+
+use super::fault::Doing;
+use crate::queue::QueueError;
+
+/// Most rows in one statement. A power of two.
+const ROWS_MAX: usize = 256;
+
+/// The values of one row, in the order of its columns.
+#[derive(Default)]
+pub(super) struct Values {
+    arguments: SqliteArguments,
+    failed: Option<sqlx::error::BoxDynError>,
+}
+
+impl Values {
+    pub(super) fn put<'t, T: Encode<'t, Sqlite> + Type<Sqlite>>(&mut self, value: T) {
+        if let Err(error) = self.arguments.add(value) {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    /// As `put`, for text: saves the wrapping at most call sites.
+    pub(super) fn text(&mut self, value: &str) {
+        self.put(value.to_owned());
+    }
+
+    fn finish(self) -> Result<SqliteArguments, sqlx::Error> {
+        self.failed.map_or(Ok(self.arguments), |error| Err(sqlx::Error::Encode(error)))
+    }
+}
+
+/// A row on its way into a table.
+pub(super) trait Row {
+    /// Everything before `VALUES`: `INSERT INTO t (a, b)`.
+    const HEAD: &'static str;
+    /// How many columns that names.
+    const COLUMNS: usize;
+    /// Puts the values in order.
+    fn values(self, to: &mut Values);
+}
+
+/// Inserts all rows in chunks of 256, 128 … 1.
+pub(super) async fn insert<R: Row>(
+    conn: &mut SqliteConnection,
+    what: &'static str,
+    rows: Vec<R>,
+) -> Result<(), QueueError> {
+    let mut left = rows.len();
+    let mut rows = rows.into_iter();
+    let mut size = ROWS_MAX;
+    let mut text: Option<Arc<str>> = None;
+    while left > 0 {
+        while size > left {
+            size /= 2;
+            text = None;
+        }
+        let sql = text.get_or_insert_with(|| statement::<R>(size)).clone();
+        let mut values = Values::default();
+        values.arguments.reserve(size * R::COLUMNS, 0);
+        rows.by_ref().take(size).for_each(|row| row.values(&mut values));
+        let arguments = values.finish().doing(what)?;
+        sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut *conn).await.doing(what)?;
+        left -= size;
+    }
+    Ok(())
+}
+
+fn statement<R: Row>(rows: usize) -> Arc<str> {
+    let row = format!("({})", vec!["?"; R::COLUMNS].join(","));
+    let mut sql = format!("{} VALUES {row}", R::HEAD);
+    for _ in 1..rows {
+        // Writing to a String cannot fail.
+        let _ = write!(sql, ",{row}");
+    }
+    sql.into()
+}

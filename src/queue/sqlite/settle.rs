@@ -1,0 +1,185 @@
+//! Ending attempts, as a set: what one commit settles is one list in a temporary table.
+
+use std::time::Duration;
+
+use super::depend;
+use super::engine::Session;
+use super::fault::{Doing, get, signed};
+use super::names::{self, Wanted};
+use super::publish;
+use super::rows::{self, Row, Values};
+use super::stage;
+use crate::job::AttemptOutcome;
+use crate::queue::{Next, PlannedOutput, Publication, QueueError, Settlement};
+
+/// What does not match job, epoch, `running` and an attempt under way is struck off; what is left
+/// may be settled. Two settlements of one lease: the second never got onto the list.
+pub(super) const FENCE: &str = "
+DELETE FROM temp.ending WHERE NOT EXISTS (
+    SELECT 1 FROM job j CROSS JOIN attempt a
+    WHERE j.job = ending.job AND j.epoch = ending.epoch AND j.state = 'running' AND j.attempt = ending.attempt
+      AND a.attempt = ending.attempt AND a.outcome = 'sent');
+SELECT e.slot, e.job, d.output FROM temp.ending e CROSS JOIN job_detail d WHERE d.job = e.job";
+
+/// $1 now. An allowance is used up only by an attempt of the present revision. A job whose
+/// description changed meanwhile is pending whatever its attempt says.
+pub(super) const SETTLE: &str = "
+UPDATE job SET
+    transient = transient + (e.outcome = 'transient'),
+    no_image  = no_image + (e.outcome = 'no_image'),
+    lost      = lost + (e.outcome = 'lost')
+FROM temp.ending e CROSS JOIN attempt a
+WHERE e.outcome IN ('transient', 'no_image', 'lost') AND a.attempt = e.attempt
+  AND job.job = e.job AND job.revision = a.revision;
+
+UPDATE job SET
+    state = CASE WHEN job.cancel IS NOT NULL THEN 'cancelled'
+                 WHEN job.revision <> a.revision OR e.next = 'retry' THEN 'pending'
+                 ELSE e.next END,
+    ready = NOT (e.next = 'retry' AND e.available_at > $1),
+    available_at = iif(e.next = 'retry', e.available_at, 0),
+    worker = NULL, epoch = NULL, attempt = NULL
+FROM temp.ending e CROSS JOIN attempt a
+WHERE e.next <> 'publish' AND a.attempt = e.attempt AND job.job = e.job;
+
+UPDATE attempt SET
+    outcome = e.outcome, ended_at = $1, http_status = e.http_status, error_code = e.error_code,
+    error = e.error, note = e.note, finish_reason = e.finish_reason, response_id = e.response_id,
+    caption = e.caption, prompt_tokens = e.prompt_tokens, candidates_tokens = e.candidates_tokens,
+    image_tokens = e.image_tokens, thoughts_tokens = e.thoughts_tokens, total_tokens = e.total_tokens,
+    bytes = e.bytes, first_byte_ms = e.first_byte_ms, total_ms = e.total_ms, cost = e.cost,
+    cost_at_most = e.cost_at_most
+FROM temp.ending e WHERE attempt.attempt = e.attempt;
+
+DELETE FROM temp.ending";
+
+struct Ending<'s>(usize, &'s Settlement);
+
+impl Row for Ending<'_> {
+    const HEAD: &'static str = "INSERT OR IGNORE INTO temp.ending (slot, job, epoch, attempt, outcome, next, \
+        available_at, http_status, error_code, error, note, finish_reason, response_id, caption, prompt_tokens, \
+        candidates_tokens, image_tokens, thoughts_tokens, total_tokens, bytes, first_byte_ms, total_ms, cost, \
+        cost_at_most)";
+    const COLUMNS: usize = 24;
+
+    fn values(self, to: &mut Values) {
+        let Self(slot, settlement) = self;
+        let facts = &settlement.facts;
+        let (next, available_at) = match &settlement.next {
+            Next::Publish(_) => ("publish", 0),
+            Next::Retry(at) => ("retry", at.as_ms()),
+            Next::Fail => ("failed", 0),
+            Next::Refuse => ("refused", 0),
+            Next::Hold => ("held", 0),
+        };
+        to.put(signed(slot as u64));
+        to.put(settlement.job.0);
+        to.put(settlement.epoch.0);
+        to.put(settlement.attempt.0);
+        to.put(settlement.outcome.as_str());
+        to.put(next);
+        to.put(available_at);
+        to.put(facts.http_status);
+        to.put(facts.error_code.clone());
+        to.put(facts.error.clone());
+        to.put(facts.note.clone());
+        to.put(facts.finish_reason.clone());
+        to.put(facts.response_id.clone());
+        to.put(facts.caption.clone());
+        let usage = &facts.usage;
+        for tokens in [usage.prompt, usage.candidates, usage.image, usage.thoughts, usage.total] {
+            to.put(tokens.map(signed));
+        }
+        to.put(signed(facts.bytes));
+        to.put(facts.first_byte.map(ms));
+        to.put(ms(facts.total));
+        to.put(facts.cost.map(|micros| micros.0));
+        to.put(facts.cost_at_most.0);
+    }
+}
+
+fn ms(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Settles all; each has its own answer, in order.
+pub(super) async fn settle(
+    session: &mut Session,
+    items: &[Box<Settlement>],
+) -> Result<Vec<Result<Publication, QueueError>>, QueueError> {
+    let what = "settling attempts";
+    let now = session.now();
+    session.run(what, "DELETE FROM temp.ending").await?;
+    let endings: Vec<Ending> = (items.iter().enumerate())
+        .filter(|(_, one)| one.outcome != AttemptOutcome::Sent)
+        .map(|(slot, one)| Ending(slot, one))
+        .collect();
+    rows::insert(&mut session.conn, what, endings).await?;
+    let rows = sqlx::query(FENCE).fetch_all(&mut session.conn).await.doing(what)?;
+    let mut answers: Vec<Result<Publication, QueueError>> =
+        items.iter().map(|one| Err(refusal(one))).collect();
+    let mut ended = Vec::new();
+    let mut wanted = Vec::new();
+    for row in &rows {
+        let slot: i64 = get(row, "slot")?;
+        let Some((slot, item)) = usize::try_from(slot).ok().and_then(|slot| Some((slot, items.get(slot)?)))
+        else {
+            continue;
+        };
+        if let Some(answer) = answers.get_mut(slot) {
+            *answer = Ok(Publication::default());
+        }
+        match &item.next {
+            Next::Publish(files) => wanted.push((
+                slot,
+                Wanted { job: item.job.0, stem: get(row, "output")?, count: files.len() },
+                files.as_slice(),
+            )),
+            Next::Fail | Next::Refuse | Next::Retry(_) => ended.push(item.job.0),
+            Next::Hold => {}
+        }
+    }
+    sqlx::query(SETTLE).bind(now).execute(&mut session.conn).await.doing(what)?;
+    depend::skip(session, &ended).await?;
+    plan(session, items, wanted, &mut answers).await?;
+    Ok(answers)
+}
+
+/// What a settlement is answered that did not pass the fence.
+fn refusal(settlement: &Settlement) -> QueueError {
+    if settlement.outcome == AttemptOutcome::Sent {
+        return stage::broken("attempt.outcome", &"an attempt cannot end as `sent`");
+    }
+    QueueError::LeaseLost { job: settlement.job }
+}
+
+/// Plans the files of those that are to be published.
+async fn plan(
+    session: &mut Session,
+    items: &[Box<Settlement>],
+    wanted: Vec<(usize, Wanted, &[PlannedOutput])>,
+    answers: &mut [Result<Publication, QueueError>],
+) -> Result<(), QueueError> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let wants: Vec<Wanted> = wanted.iter().map(|(_, want, _)| want.clone()).collect();
+    let stems = names::allot(session, &wants).await?;
+    let jobs: Vec<i64> = wants.iter().map(|want| want.job).collect();
+    let mut replaces = publish::standing(session, &jobs).await?;
+    let mut plans = Vec::new();
+    for ((slot, want, files), stems) in wanted.into_iter().zip(stems) {
+        for (file, stem) in files.iter().zip(stems) {
+            plans.push(publish::Plan { job: want.job, attempt: items[slot].attempt.0, slot, stem, file });
+        }
+        if let Some(Ok(publication)) = answers.get_mut(slot) {
+            publication.replaces = replaces.remove(&want.job).unwrap_or_default();
+        }
+    }
+    for (slot, file) in publish::plan(session, plans).await? {
+        if let Some(Ok(publication)) = answers.get_mut(slot) {
+            publication.files.push(file);
+        }
+    }
+    Ok(())
+}

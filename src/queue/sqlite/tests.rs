@@ -1,0 +1,266 @@
+//! What SQLite's engine must keep beyond the contract's suite.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
+use tempfile::TempDir;
+
+use super::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
+use crate::job::{Clock, Provider, SystemClock};
+use crate::queue::conformance::{Bench, conformance_suite};
+use crate::queue::{LoadPolicy, NewJob, Queue, QueueError, Scope};
+
+use super::{claim, names, publish, settle, stage};
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("queue.db")
+    }
+
+    fn files(&self) -> BTreeSet<String> {
+        let names = std::fs::read_dir(self.0.path()).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// A connection past the engine.
+    async fn raw(&self) -> SqliteConnection {
+        SqliteConnection::connect(&format!("sqlite://{}", self.path().display())).await.unwrap()
+    }
+}
+
+fn options(path: &Path) -> OpenOptions {
+    OpenOptions {
+        path: path.to_owned(),
+        access: Access::Create,
+        identity: Identity::Of { manifest: Some("m.yaml".to_owned()), provider: Provider::Simulator },
+        clock: Arc::new(SystemClock),
+        synchronous: Synchronous::Full,
+    }
+}
+
+#[async_trait]
+impl Bench for Folder {
+    async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Queue> {
+        let queue = SqliteQueue::open(OpenOptions { clock, ..options(&self.path()) }).await;
+        Arc::new(queue.unwrap())
+    }
+}
+
+conformance_suite!(Folder::new());
+
+async fn open(options: OpenOptions) -> Result<SqliteQueue, QueueError> {
+    SqliteQueue::open(options).await
+}
+
+fn new_job(name: &str, ordinal: u64) -> NewJob {
+    crate::queue::conformance::new_job(name, ordinal)
+}
+
+/// Every statement of the way from claim to success, as SQLite means to run it.
+#[tokio::test]
+async fn no_statement_of_a_jobs_way_reads_a_whole_table() {
+    let folder = Folder::new();
+    open(options(&folder.path())).await.unwrap().close().await;
+    let mut conn = folder.raw().await;
+    sqlx::raw_sql(stage::TABLES).execute(&mut conn).await.unwrap();
+    let texts = [
+        claim::PROMOTE_DUE,
+        claim::DUE,
+        claim::DUE_FIRST,
+        claim::LEASE,
+        claim::COLD,
+        claim::REFERENCES,
+        settle::FENCE,
+        settle::SETTLE,
+        names::TAKEN,
+        publish::STANDING,
+        publish::PLANNED,
+        publish::FENCE,
+        publish::PUBLISH,
+    ];
+    let mut seen = 0;
+    for statement in texts.iter().flat_map(|text| text.split(';')) {
+        let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+        for row in sqlx::query(explain).fetch_all(&mut conn).await.unwrap() {
+            let step: String = row.get("detail");
+            // A table that the statement does not name is a guarded check of a foreign key.
+            let whole =
+                ["job", "j", "n", "attempt", "a", "output", "o", "revision", "r", "reference", "f", "d"]
+                    .iter()
+                    .filter(|table| statement.split_whitespace().any(|word| word == **table))
+                    .any(|table| {
+                        step == format!("SCAN {table}") || step.starts_with(&format!("SCAN {table} "))
+                    });
+            assert!(!whole, "{step}\n{statement}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "the plans were read");
+    let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", claim::DUE)));
+    let steps: Vec<String> =
+        plan.fetch_all(&mut conn).await.unwrap().iter().map(|row| row.get("detail")).collect();
+    assert!(steps[0].contains("USING INDEX job_ready (batch=? AND model=?)"), "{steps:?}");
+    assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "in the order of the index: {steps:?}");
+}
+
+#[tokio::test]
+async fn the_database_itself_keeps_the_ledger() {
+    let folder = Folder::new();
+    let queue = open(options(&folder.path())).await.unwrap();
+    queue.close().await;
+    let mut conn = folder.raw().await;
+    let fill = "PRAGMA foreign_keys = OFF;
+        INSERT INTO attempt (attempt, job, revision, run, lane, worker, epoch, outcome, sent_at, cost_at_most)
+        VALUES (1, 1, 1, 1, 1, 1, 1, 'sent', 0, 0);
+        UPDATE attempt SET outcome = 'lost'";
+    sqlx::raw_sql(fill).execute(&mut conn).await.unwrap();
+    for forbidden in
+        ["UPDATE attempt SET outcome = 'succeeded'", "UPDATE attempt SET cost = 1", "DELETE FROM attempt"]
+    {
+        let error = sqlx::raw_sql(forbidden).execute(&mut conn).await.unwrap_err();
+        assert!(error.to_string().contains("an attempt is never"), "{forbidden}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_knows_whose_it_is() {
+    let folder = Folder::new();
+    let path = folder.path();
+    let existing = OpenOptions { access: Access::Existing, identity: Identity::AsItIs, ..options(&path) };
+    assert!(matches!(open(existing.clone()).await, Err(QueueError::Missing { .. })));
+    assert!(folder.files().is_empty(), "looking for a queue makes none");
+    open(options(&path)).await.unwrap().close().await;
+    open(existing).await.unwrap().close().await;
+    let of = |manifest: &str, provider| Identity::Of { manifest: Some(manifest.to_owned()), provider };
+    let other = OpenOptions { identity: of("m.yaml", Provider::Google), ..options(&path) };
+    assert!(matches!(open(other).await, Err(QueueError::OtherProvider { found: Provider::Simulator, .. })));
+    let other = OpenOptions { identity: of("n.yaml", Provider::Simulator), ..options(&path) };
+    assert!(matches!(open(other).await, Err(QueueError::OtherManifest { found, .. }) if found == "m.yaml"));
+    assert_eq!(folder.files(), ["queue.db".to_owned()].into());
+}
+
+#[tokio::test]
+async fn what_is_no_queue_of_ours_is_left_alone() {
+    let folder = Folder::new();
+    open(options(&folder.path())).await.unwrap().close().await;
+    sqlx::raw_sql("PRAGMA user_version = 99").execute(&mut folder.raw().await).await.unwrap();
+    let newer = open(options(&folder.path())).await;
+    assert!(matches!(newer, Err(QueueError::NewerSchema { found: 99, known: 1, .. })), "{newer:?}");
+
+    let foreign = folder.0.path().join("foreign.db");
+    std::fs::write(&foreign, "").unwrap();
+    let mut conn = SqliteConnection::connect(&format!("sqlite://{}", foreign.display())).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE theirs (x)").execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    let error = open(options(&foreign)).await.unwrap_err();
+    assert!(matches!(error, QueueError::NotAQueue { .. }), "{error:?}");
+
+    let text = folder.0.path().join("text.db");
+    std::fs::write(&text, "a letter to grandmother, long enough to be taken for a header of a database")
+        .unwrap();
+    let error = open(options(&text)).await.unwrap_err();
+    assert!(matches!(&error, QueueError::Corrupt { path, .. } if path.ends_with("text.db")), "{error:?}");
+
+    let nowhere = open(options(Path::new("/nonexistent/folder/queue.db"))).await.unwrap_err();
+    assert!(matches!(nowhere, QueueError::Disk { .. }), "{nowhere:?}");
+}
+
+#[tokio::test]
+async fn reading_only_leaves_the_folder_as_it_was() {
+    let folder = Folder::new();
+    let read = OpenOptions { access: Access::ReadOnly, ..options(&folder.path()) };
+    assert!(matches!(open(read.clone()).await, Err(QueueError::Missing { .. })));
+    let queue = open(options(&folder.path())).await.unwrap();
+    queue.stage(vec![new_job("a", 0)]).await.unwrap();
+    queue.apply_load(LoadPolicy::default()).await.unwrap();
+
+    let look = async || {
+        let bytes = || std::fs::read(folder.path()).unwrap();
+        let (files, before) = (folder.files(), bytes());
+        let reader = open(read.clone()).await.unwrap();
+        reader.stage(vec![new_job("a", 0), new_job("b", 1)]).await.unwrap();
+        let diff = reader.staged_diff(LoadPolicy::default()).await.unwrap();
+        assert_eq!((diff.unchanged, diff.new), (1, 1));
+        assert_eq!(reader.left(&Scope::default()).await.unwrap().ready, 1);
+        let write = reader.apply_load(LoadPolicy::default()).await;
+        assert!(matches!(write, Err(QueueError::Disk { .. })), "{write:?}");
+        reader.close().await;
+        assert_eq!(folder.files(), files);
+        assert_eq!(bytes(), before);
+    };
+    look().await; // while another process works
+    queue.close().await;
+    assert_eq!(folder.files(), ["queue.db".to_owned()].into());
+    look().await; // when nobody does
+}
+
+#[tokio::test]
+async fn a_manifest_is_compared_with_nothing() {
+    let queue = SqliteQueue::in_memory(Provider::Simulator, Arc::new(SystemClock)).await.unwrap();
+    queue.stage(vec![new_job("a", 0), new_job("b", 1)]).await.unwrap();
+    let diff = queue.staged_diff(LoadPolicy::default()).await.unwrap();
+    assert_eq!((diff.total, diff.new, diff.to_send), (2, 2, 2));
+    assert!(queue.tally().await.unwrap().jobs.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_may_make_the_same_queue_at_once() {
+    let folder = Folder::new();
+    let opened = futures_util::future::join_all((0..8).map(|_| open(options(&folder.path())))).await;
+    for queue in opened {
+        queue.unwrap().close().await;
+    }
+    let mut conn = folder.raw().await;
+    let batches: i64 = sqlx::query_scalar("SELECT count(*) FROM batch").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(batches, 1);
+}
+
+/// a ← b ← c: no manifest makes them yet, so they are put in by hand.
+async fn chain(folder: &Folder) -> crate::queue::conformance::World {
+    let world = crate::queue::conformance::World::new(folder).await;
+    world.load(vec![new_job("a", 0), new_job("b", 1), new_job("c", 2)]).await;
+    let link = "INSERT INTO dependency SELECT b.job, a.job FROM job a, job b
+                WHERE (a.name, b.name) IN (VALUES ('a', 'b'), ('b', 'c'));
+                UPDATE job SET state = 'waiting', needs = 1 WHERE name IN ('b', 'c')";
+    sqlx::raw_sql(link).execute(&mut folder.raw().await).await.unwrap();
+    world
+}
+
+#[tokio::test]
+async fn a_success_promotes_what_waited_for_it() {
+    use crate::job::JobState::{Pending, Succeeded, Waiting};
+    let folder = Folder::new();
+    let world = chain(&folder).await;
+    let claims = world.claim(9).await;
+    assert_eq!(claims.len(), 1, "only the first can be claimed");
+    world.finish(&claims[0]).await;
+    for (name, state) in [("a", Succeeded), ("b", Pending), ("c", Waiting)] {
+        assert_eq!(world.state(name).await, state, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_skips_what_waited_for_it_and_retry_makes_it_wait_again() {
+    use crate::job::{AttemptOutcome, JobState};
+    let folder = Folder::new();
+    let world = chain(&folder).await;
+    let claim = world.claim_one().await;
+    world.settle(&claim, AttemptOutcome::Failed, crate::queue::Next::Fail).await.unwrap();
+    assert_eq!(world.state("b").await, JobState::Skipped);
+    assert_eq!(world.state("c").await, JobState::Skipped);
+    let all = crate::queue::Selection { names: vec![], states: vec![JobState::Failed, JobState::Skipped] };
+    assert_eq!(world.queue.retry(&all).await.unwrap(), 3);
+    assert_eq!(world.state("b").await, JobState::Waiting);
+    let claim = world.claim_one().await;
+    world.finish(&claim).await;
+    assert_eq!(world.claim_one().await.name.as_str(), "b");
+}

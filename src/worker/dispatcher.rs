@@ -1,0 +1,518 @@
+//! The dispatcher: claims no more than there are free slots and permits, starts executors, and
+//! records how they ended. It alone decides, talks to the queue for them and tells what happens.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::breaker::Breaker;
+use super::executor::{self, Cause, Ended, Tools};
+use super::finish::{self, Recorded};
+use super::lanes::{Lanes, Moment};
+use super::progress::{Phase, Progress};
+use super::rescue::rescue;
+use super::{Ending, Event, Shutdown, Stop, Work, WorkError};
+use crate::gemini::fault::{Fault, FaultClass};
+use crate::job::{AttemptOutcome, JobId, JobState, Micros, RunId, Timestamp, WorkerId};
+use crate::pacing::{Ticket, Verdict, Why};
+use crate::queue::{Claim, ClaimRequest, Left, Next, PlannedOutput, Settlement};
+
+/// How often the worker says that it lives, hears of cancellations and looks for dead neighbours.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+
+/// How often an idle dispatcher looks for work that others put into the queue.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Runs until an [`Ending`]. Everything that was started is joined before it returns.
+pub(super) struct Dispatcher<'a> {
+    work: &'a Work,
+    tools: Arc<Tools>,
+    run: RunId,
+    worker: WorkerId,
+    lanes: Lanes,
+    breaker: Breaker,
+    rng: StdRng,
+    executors: JoinSet<(Claim, Ended)>,
+    records: JoinSet<Result<Record, WorkError>>,
+    running: HashMap<JobId, Running>,
+    /// Claims were left because of the cap, and nothing has been settled since.
+    capped: bool,
+    draining: Option<Drain>,
+}
+
+/// A request on its way.
+struct Running {
+    ticket: Ticket,
+    cancel: CancellationToken,
+    progress: Arc<Progress>,
+}
+
+/// The run is ending.
+struct Drain {
+    ending: Ending,
+    /// When requests that still run are cut off.
+    cut_at: Option<Instant>,
+}
+
+/// An end that was recorded.
+struct Record {
+    recorded: Recorded,
+    event: EndedEvent,
+}
+
+/// An [`Event::Ended`] in the making: what the record adds is the files.
+struct EndedEvent {
+    claim: Claim,
+    outcome: AttemptOutcome,
+    state: JobState,
+    message: Option<String>,
+    again_in: Option<Duration>,
+    cost: Option<Micros>,
+    took: Duration,
+}
+
+/// What became of an attempt: its outcome and its job's way on.
+struct Decision {
+    outcome: AttemptOutcome,
+    next: Next,
+    state: JobState,
+    again_in: Option<Duration>,
+}
+
+impl<'a> Dispatcher<'a> {
+    pub(super) fn new(work: &'a Work, tools: Tools, (run, worker): (RunId, WorkerId)) -> Self {
+        Self {
+            work,
+            tools: Arc::new(tools),
+            run,
+            worker,
+            lanes: Lanes::new(work.config.seed),
+            breaker: Breaker::new(work.config.failures_max),
+            rng: StdRng::seed_from_u64(work.config.seed.wrapping_add(1)),
+            executors: JoinSet::new(),
+            records: JoinSet::new(),
+            running: HashMap::new(),
+            capped: false,
+            draining: None,
+        }
+    }
+
+    /// Works. On an error, what still runs is cut off and joined before the error is returned.
+    pub(super) async fn run(mut self) -> Result<Ending, WorkError> {
+        let result = self.run_to_end().await;
+        if result.is_err() {
+            self.running.values().for_each(|running| running.cancel.cancel());
+            while self.executors.join_next().await.is_some() {}
+            while self.records.join_next().await.is_some() {}
+        }
+        result
+    }
+
+    async fn run_to_end(&mut self) -> Result<Ending, WorkError> {
+        self.lanes.refresh(self.work).await?;
+        let mut heartbeat = interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut shutdown = self.work.shutdown.clone();
+        loop {
+            self.heed_shutdown(*shutdown.borrow_and_update());
+            self.heed_deadline();
+            let wake_at = self.start_what_may_start().await?;
+            if self.executors.is_empty() && self.records.is_empty() {
+                if let Some(drain) = self.draining.take() {
+                    return Ok(drain.ending);
+                }
+                if let Some(ending) = self.ending_when_idle().await? {
+                    return Ok(ending);
+                }
+            }
+            let wake_at = self.next_wake(wake_at).await?;
+            tokio::select! {
+                Some(joined) = self.executors.join_next() => self.attempt_ended(joined)?,
+                Some(joined) = self.records.join_next() => self.recorded(joined)?,
+                _ = heartbeat.tick() => self.beat().await?,
+                changed = shutdown.changed() => if changed.is_err() { std::future::pending::<()>().await },
+                () = sleep_until(wake_at) => self.lanes.wet(),
+            }
+        }
+    }
+
+    /// Claims as many jobs as slots and lanes allow and starts their executors. Returns when a
+    /// lane may have more.
+    async fn start_what_may_start(&mut self) -> Result<Option<Instant>, WorkError> {
+        let busy = u32::try_from(self.executors.len()).unwrap_or(u32::MAX);
+        let slots = self.work.config.concurrency.saturating_sub(busy);
+        if self.draining.is_some() || slots == 0 || self.capped {
+            return Ok(None);
+        }
+        let permits = self.lanes.permits(Instant::now(), slots);
+        if permits.by_lane.is_empty() {
+            return Ok(permits.wake_at);
+        }
+        let claimed = self
+            .work
+            .queue
+            .claim(ClaimRequest {
+                worker: self.worker,
+                run: self.run,
+                permits: permits.by_lane.clone(),
+                scope: self.work.config.scope.clone(),
+                cost_max: self.work.config.cost_max,
+            })
+            .await?;
+        self.capped = claimed.capped;
+        for (lane, granted) in permits.by_lane {
+            let got = claimed.claims.iter().filter(|claim| claim.lane == lane).count();
+            self.lanes.claimed(lane, granted, u32::try_from(got).unwrap_or(u32::MAX));
+        }
+        let started = !claimed.claims.is_empty();
+        for claim in claimed.claims {
+            self.start(claim);
+        }
+        // More may be had at once: other lanes' shares, or the next of a paced lane.
+        Ok(if started { Some(Instant::now()) } else { permits.wake_at })
+    }
+
+    fn start(&mut self, claim: Claim) {
+        let Some(ticket) = self.lanes.sent(claim.lane, Instant::now()) else { return };
+        let (progress, cancel) = (Arc::new(Progress::new()), CancellationToken::new());
+        let running = Running { ticket, cancel: cancel.clone(), progress: Arc::clone(&progress) };
+        self.running.insert(claim.job, running);
+        tracing::info!(attempt = claim.attempt.0, job = %claim.name, model = %claim.spec.model, "sent");
+        self.work.observer.event(&Event::Started {
+            attempt: claim.attempt,
+            job: claim.name.clone(),
+            model: claim.spec.model.clone(),
+            progress: Arc::clone(&progress),
+        });
+        let tools = Arc::clone(&self.tools);
+        self.executors.spawn(async move {
+            let ended = executor::execute(&tools, &claim, &progress, &cancel).await;
+            (claim, ended)
+        });
+    }
+
+    /// An executor is done: the lane learns from it, its job's way on is decided, and the record
+    /// is begun.
+    fn attempt_ended(&mut self, joined: Result<(Claim, Ended), JoinError>) -> Result<(), WorkError> {
+        let (claim, ended) = joined.map_err(|error| WorkError::Task(error.to_string()))?;
+        let now = Instant::now();
+        let mut opens_at = None;
+        if let Some(running) = self.running.remove(&claim.job) {
+            running.progress.enter(Phase::Saving);
+            opens_at = self.teach_lane(&claim, &running, &ended, now);
+        }
+        let Ended { result, mut facts } = ended;
+        let message = facts.error.clone().or_else(|| facts.note.clone());
+        let decision = match result {
+            Ok(pictures) => {
+                self.breaker.succeeded();
+                Decision {
+                    outcome: AttemptOutcome::Succeeded,
+                    next: Next::Publish(pictures.into_iter().map(planned).collect()),
+                    state: JobState::Succeeded,
+                    again_in: None,
+                }
+            }
+            Err(Cause::Fault(fault)) => self.decide(&claim, &fault, opens_at, now),
+            Err(Cause::Aborted) => self.back_to_the_queue(AttemptOutcome::Aborted, Duration::ZERO),
+            Err(Cause::Unsendable(_)) => Decision {
+                outcome: AttemptOutcome::Failed,
+                next: Next::Fail,
+                state: JobState::Failed,
+                again_in: None,
+            },
+            Err(Cause::Disk(error)) => {
+                facts.error = Some(error.to_string());
+                self.drain(Ending::Stopped(Stop::Disk(error.to_string())), None);
+                self.back_to_the_queue(AttemptOutcome::Aborted, Duration::ZERO)
+            }
+        };
+        if decision.state == JobState::Failed
+            && let Some(stop) = self.breaker.failed()
+        {
+            self.drain(Ending::Stopped(stop), None);
+        }
+        let event = EndedEvent {
+            outcome: decision.outcome,
+            state: decision.state,
+            message,
+            again_in: decision.again_in,
+            cost: facts.cost,
+            took: facts.total,
+            claim,
+        };
+        let settlement = Settlement {
+            job: event.claim.job,
+            epoch: event.claim.epoch,
+            attempt: event.claim.attempt,
+            outcome: decision.outcome,
+            facts,
+            next: decision.next,
+        };
+        let (queue, folder) = (Arc::clone(&self.work.queue), self.work.folder.clone());
+        self.records.spawn(async move {
+            let recorded = finish::record(queue, folder, settlement).await?;
+            Ok(Record { recorded, event })
+        });
+        Ok(())
+    }
+
+    fn teach_lane(
+        &mut self,
+        claim: &Claim,
+        running: &Running,
+        ended: &Ended,
+        now: Instant,
+    ) -> Option<Instant> {
+        let fault = match &ended.result {
+            Ok(_) => None,
+            Err(Cause::Fault(fault)) => Some(fault),
+            Err(_) => {
+                self.lanes.gone(claim.lane, running.ticket);
+                return None;
+            }
+        };
+        let moment = Moment { instant: now, wall: self.work.clock.now() };
+        let opens_at = self.lanes.ended(claim.lane, running.ticket, fault, moment);
+        if let (Some(opens_at), Some(fault)) = (opens_at, fault) {
+            self.work.observer.event(&Event::LaneClosed {
+                model: claim.spec.model.clone(),
+                for_: opens_at.saturating_duration_since(now),
+                why: fault.message.clone(),
+            });
+        }
+        opens_at
+    }
+
+    /// What becomes of a job whose attempt ended with a fault.
+    fn decide(&mut self, claim: &Claim, fault: &Fault, opens_at: Option<Instant>, now: Instant) -> Decision {
+        let lane_wait = opens_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        if let Some(stop) = self.breaker.fault(fault) {
+            self.drain(Ending::Stopped(stop), None);
+        }
+        let outcome = match fault.class {
+            FaultClass::Throttled { .. } | FaultClass::Parked { .. } => AttemptOutcome::Throttled,
+            FaultClass::Transient { .. } => AttemptOutcome::Transient,
+            FaultClass::NoImage => AttemptOutcome::NoImage,
+            FaultClass::Refused => AttemptOutcome::Refused,
+            FaultClass::Rejected => AttemptOutcome::Failed,
+            // Not the job's fault: it waits for an account, a key or a model that serves.
+            FaultClass::MoneyOut | FaultClass::KeyRejected | FaultClass::ModelUnavailable => {
+                return self.back_to_the_queue(AttemptOutcome::Failed, Duration::ZERO);
+            }
+        };
+        let count = |of: AttemptOutcome, so_far: u32| so_far + u32::from(outcome == of);
+        let verdict = self.work.config.retry.verdict(
+            outcome,
+            count(AttemptOutcome::Transient, claim.counters.transient),
+            count(AttemptOutcome::NoImage, claim.counters.no_image),
+            &mut self.rng,
+        );
+        match verdict {
+            Verdict::Again(delay) => self.back_to_the_queue(outcome, delay.max(lane_wait)),
+            Verdict::Fail => Decision { outcome, next: Next::Fail, state: JobState::Failed, again_in: None },
+            Verdict::Refuse => {
+                Decision { outcome, next: Next::Refuse, state: JobState::Refused, again_in: None }
+            }
+        }
+    }
+
+    fn back_to_the_queue(&self, outcome: AttemptOutcome, delay: Duration) -> Decision {
+        let due = self.work.clock.now().plus(delay);
+        Decision { outcome, next: Next::Retry(due), state: JobState::Pending, again_in: Some(delay) }
+    }
+
+    /// An end was recorded: it is told, and what was due to it may go on.
+    fn recorded(&mut self, joined: Result<Result<Record, WorkError>, JoinError>) -> Result<(), WorkError> {
+        let record = match joined.map_err(|error| WorkError::Task(error.to_string()))? {
+            Ok(record) => record,
+            // The settled answer waits in the spool; the next run publishes it.
+            Err(WorkError::Publish(error)) => {
+                self.drain(Ending::Stopped(Stop::Disk(error.to_string())), None);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        self.capped = false;
+        self.lanes.wet();
+        let Record { recorded, event } = record;
+        let files = match recorded {
+            Recorded::Done(files) => files,
+            Recorded::LeaseLost => {
+                let warning =
+                    format!("job {}: its lease was lost, so its result is not recorded", event.claim.name);
+                tracing::warn!(job = %event.claim.name, attempt = event.claim.attempt.0, "lease lost");
+                self.work.observer.event(&Event::Warning(warning));
+                return Ok(());
+            }
+        };
+        tracing::info!(
+            attempt = event.claim.attempt.0,
+            job = %event.claim.name,
+            outcome = %event.outcome,
+            state = %event.state,
+            error = event.message.as_deref(),
+            took_ms = u64::try_from(event.took.as_millis()).unwrap_or(u64::MAX),
+            "ended"
+        );
+        self.work.observer.event(&Event::Ended {
+            attempt: event.claim.attempt,
+            job: event.claim.name,
+            outcome: event.outcome,
+            state: event.state,
+            message: event.message,
+            again_in: event.again_in,
+            files,
+            cost: event.cost,
+            took: event.took,
+        });
+        Ok(())
+    }
+
+    async fn beat(&mut self) -> Result<(), WorkError> {
+        let beat = self.work.queue.heartbeat(self.worker).await?;
+        for (job, _) in beat.cancelled {
+            if let Some(running) = self.running.get(&job) {
+                running.cancel.cancel();
+            }
+        }
+        if beat.declared_dead {
+            return Err(WorkError::DeclaredDead);
+        }
+        rescue(self.work, self.worker).await
+    }
+
+    fn heed_shutdown(&mut self, shutdown: Shutdown) {
+        match shutdown {
+            Shutdown::No => {}
+            Shutdown::Drain => self.drain(Ending::Interrupted, Some(Instant::now() + self.work.config.grace)),
+            Shutdown::Abort => self.drain(Ending::Interrupted, Some(Instant::now())),
+        }
+        if self.draining.as_ref().and_then(|drain| drain.cut_at).is_some_and(|at| Instant::now() >= at) {
+            self.running.values().for_each(|running| running.cancel.cancel());
+        }
+    }
+
+    fn heed_deadline(&mut self) {
+        if self.work.config.deadline.is_some_and(|deadline| self.work.clock.now() >= deadline) {
+            self.drain(Ending::Stopped(Stop::Deadline), None);
+        }
+    }
+
+    /// Nothing more is claimed. The first reason stands, unless a person interrupts; a time to
+    /// cut running requests off only ever comes nearer.
+    fn drain(&mut self, ending: Ending, cut_at: Option<Instant>) {
+        let in_flight = self.executors.len();
+        if let Some(drain) = &mut self.draining {
+            if ending == Ending::Interrupted {
+                drain.ending = ending;
+            }
+            drain.cut_at = match (drain.cut_at, cut_at) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            };
+            return;
+        }
+        let why = match &ending {
+            Ending::Done => "done".to_owned(),
+            Ending::Interrupted => "interrupted".to_owned(),
+            Ending::Stopped(stop) => stop.to_string(),
+        };
+        tracing::warn!(in_flight, why, "draining");
+        self.work.observer.event(&Event::Draining { why, in_flight });
+        self.draining = Some(Drain { ending, cut_at });
+    }
+
+    /// Nothing of ours runs and nothing could be started: whether that is the end.
+    async fn ending_when_idle(&mut self) -> Result<Option<Ending>, WorkError> {
+        let work = self.work;
+        let left = work.queue.left(&work.config.scope).await?;
+        if self.capped {
+            let spent = work.queue.cost_at_most().await?.rounded();
+            let cap = work.config.cost_max.unwrap_or_default().rounded();
+            return Ok(Some(Ending::Stopped(Stop::CostCap { cap, spent })));
+        }
+        let Left { ready, snoozed, waiting, running, held } = left;
+        if ready + snoozed + running + waiting == 0 {
+            return Ok(match held {
+                _ if work.config.forever => None,
+                0 => Some(Ending::Done),
+                held => Some(Ending::Stopped(Stop::Held(held))),
+            });
+        }
+        self.lanes.refresh(work).await?;
+        if running > 0 || work.config.forever {
+            return Ok(None);
+        }
+        let models = work.queue.models_left(&work.config.scope).await?;
+        Ok(self.ending_when_lanes_are_shut(&models))
+    }
+
+    /// Jobs are left: whether any lane will take one before long.
+    fn ending_when_lanes_are_shut(&self, models: &[String]) -> Option<Ending> {
+        let now = Instant::now();
+        let mut stopped = None;
+        let mut parked: Option<(Instant, String)> = None;
+        for lane in self.lanes.of(models) {
+            match (&lane.stopped, lane.closed(now)) {
+                (Some(why), _) => stopped = Some(why.clone()),
+                (None, Some(closed)) if closed.why == Why::Parked && !self.work.config.wait => {
+                    let nearest = parked.as_ref().is_none_or(|(until, _)| closed.until < *until);
+                    if nearest {
+                        parked = Some((closed.until, format!("{} has used up its quota", lane.model)));
+                    }
+                }
+                _ => return None,
+            }
+        }
+        let stop = match (parked, stopped) {
+            (Some((until, why)), _) => Stop::Parked { why, until: self.wall_clock(until, now) },
+            (None, Some(why)) => Stop::ModelUnavailable(why),
+            (None, None) => return None,
+        };
+        Some(Ending::Stopped(stop))
+    }
+
+    fn wall_clock(&self, at: Instant, now: Instant) -> Timestamp {
+        self.work.clock.now().plus(at.saturating_duration_since(now))
+    }
+
+    /// When to look again though nothing has happened: a lane opens, a job becomes due, a
+    /// deadline passes, running requests are to be cut off.
+    async fn next_wake(&mut self, lanes: Option<Instant>) -> Result<Instant, WorkError> {
+        let now = Instant::now();
+        let mut wake = lanes.unwrap_or(now + HEARTBEAT);
+        let full = self.executors.len() >= self.work.config.concurrency as usize;
+        if self.draining.is_none() && !full {
+            wake = wake.min(now + POLL);
+            if let Some(due) = self.work.queue.next_due(&self.work.config.scope).await? {
+                wake = wake.min(now + due.since(self.work.clock.now()));
+            }
+        }
+        if let Some(deadline) = self.work.config.deadline {
+            wake = wake.min(now + deadline.since(self.work.clock.now()));
+        }
+        if let Some(cut_at) = self.draining.as_ref().and_then(|drain| drain.cut_at) {
+            // Once they are cut off, only their ends are waited for.
+            wake = if cut_at > now { wake.min(cut_at) } else { now + HEARTBEAT };
+        }
+        Ok(wake)
+    }
+}
+
+fn planned(picture: crate::output::SpooledPicture) -> PlannedOutput {
+    PlannedOutput {
+        spool: picture.name,
+        media: picture.media,
+        bytes: picture.bytes,
+        digest: picture.digest,
+        width: picture.width,
+        height: picture.height,
+    }
+}

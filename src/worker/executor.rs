@@ -1,0 +1,273 @@
+//! One attempt from top to bottom: references checked, request sent, answer decoded into the
+//! spool, its end judged. Touches neither queue nor lane: what it found out is its return value.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::WorkError;
+use super::progress::{Phase, Progress};
+use super::references::{self, ReferenceFault, References};
+use super::spooler::{Spooler, Trouble};
+use crate::gemini::answer::{Answer, AnswerReader, BodyEnd, ImageSink as _};
+use crate::gemini::decode::Limits;
+use crate::gemini::fault::{self, ErrorResponse, Fault, FaultClass, Request};
+use crate::gemini::{Client, FetchError, ImageFetcher, Reply, TransportError};
+use crate::gemini::{of_damaged_image, of_fetch, of_lost_connection};
+use crate::job::{Micros, Price, PriceTable, Provider, Spec, Usage};
+use crate::output::{SpoolDir, SpooledPicture};
+use crate::queue::{AttemptFacts, Claim};
+
+/// As much of an error's body as is read for its text.
+const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// A server that has said its last word and keeps the connection open is waited for no longer.
+/// Usage and a second image come at once after the first, if they come.
+const SILENCE_AFTER_THE_END: Duration = Duration::from_secs(20);
+
+/// What every executor of a run shares.
+#[derive(Debug)]
+pub(super) struct Tools {
+    pub(super) client: Client,
+    pub(super) fetcher: ImageFetcher,
+    pub(super) spool: Arc<SpoolDir>,
+    pub(super) prices: PriceTable,
+    pub(super) references: References,
+}
+
+/// How an attempt ended, before anything is recorded.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) result: Result<Vec<SpooledPicture>, Cause>,
+    pub(super) facts: AttemptFacts,
+}
+
+/// Why an attempt brought no images.
+#[derive(Debug)]
+pub(super) enum Cause {
+    /// The provider, or the way to it.
+    Fault(Fault),
+    /// We cut it off.
+    Aborted,
+    /// It cannot be sent at all, through the job's own fault.
+    Unsendable(ReferenceFault),
+    /// The disk.
+    Disk(WorkError),
+}
+
+/// Runs one attempt. `cancel` cuts it off; the connection is closed then.
+pub(super) async fn execute(
+    tools: &Tools,
+    claim: &Claim,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Ended {
+    let started = Instant::now();
+    let mut facts = AttemptFacts { cost_at_most: claim.reservation, ..AttemptFacts::default() };
+    let result = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Cause::Aborted),
+        result = exchange(tools, claim, progress, &mut facts) => result,
+    };
+    facts.total = started.elapsed();
+    record(&mut facts, &result, claim, &tools.prices);
+    Ended { result, facts }
+}
+
+async fn exchange(
+    tools: &Tools,
+    claim: &Claim,
+    progress: &Progress,
+    facts: &mut AttemptFacts,
+) -> Result<Vec<SpooledPicture>, Cause> {
+    references::unchanged(&tools.references, &claim.spec).await.map_err(Cause::Unsendable)?;
+    let redact = |text: &str| tools.client.endpoint().key.redact(text);
+    let request = Request {
+        model: &claim.spec.model,
+        streamed: claim.stream && tools.client.endpoint().provider != Provider::Google,
+        redact: &redact,
+    };
+    let lost = |error: &TransportError| Cause::Fault(of_lost_connection(error, &request));
+    let started = Instant::now();
+    let mut reply = tools.client.send(&claim.spec, claim.stream).await.map_err(|error| lost(&error))?;
+    facts.http_status = Some(reply.status);
+    if reply.status != 200 {
+        let body = reply.body.prefix(ERROR_BODY_BYTES_MAX).await;
+        facts.bytes = body.len() as u64;
+        let response = ErrorResponse { status: reply.status, headers: &reply.headers, body: &body };
+        return Err(Cause::Fault(fault::of_response(&response, &request)));
+    }
+    let mut spooler = Spooler::new(Arc::clone(&tools.spool), claim.attempt);
+    let (answer, broken) = read_answer(&mut reply, &mut spooler, progress, (facts, started)).await?;
+    note_answer(facts, &answer, &redact);
+    if let Some(fault) = fault::of_answer(&answer, &request) {
+        spooler.finish(vec![]).await.map_err(disk)?.ok();
+        // A silence or a broken connection is told as such, unless the server gave a reason.
+        return Err(broken
+            .filter(|_| answer.error.is_none())
+            .map_or(Cause::Fault(fault), |error| lost(&error)));
+    }
+    let mut wanted: Vec<usize> = answer.images.iter().map(|image| image.number).collect();
+    for url in &answer.urls {
+        let number = fetch(&tools.fetcher, url, &mut spooler).await?;
+        wanted.push(number.map_err(|error| Cause::Fault(of_fetch(&error, &request)))?);
+    }
+    let pictures = match spooler.finish(wanted).await.map_err(disk)? {
+        Ok(pictures) => pictures,
+        Err(damage) => return Err(Cause::Fault(of_damaged_image(&damage))),
+    };
+    facts.note = notes(&claim.spec, &answer, &pictures);
+    Ok(pictures)
+}
+
+/// Reads an answer to its end, and what broke it off if anything did.
+async fn read_answer(
+    reply: &mut Reply,
+    spooler: &mut Spooler,
+    progress: &Progress,
+    (facts, started): (&mut AttemptFacts, Instant),
+) -> Result<(Answer, Option<TransportError>), Cause> {
+    let mut reader = AnswerReader::new(Limits::default());
+    let mut broken = None;
+    let end = loop {
+        let is_over = reader.so_far().has_terminal_signal && reader.so_far().has_results();
+        let patience = if is_over { SILENCE_AFTER_THE_END } else { Duration::MAX };
+        match reply.body.next_within(patience).await {
+            Ok(Some(block)) => {
+                facts.first_byte.get_or_insert_with(|| started.elapsed());
+                progress.enter(Phase::Thinking);
+                // What is wrong with the answer is in it, when it is finished.
+                if reader.push(&block, spooler).is_err() {
+                    break BodyEnd::Clean;
+                }
+                if spooler.images() > 0 {
+                    progress.enter(Phase::Receiving);
+                    progress.received(spooler.image_bytes());
+                }
+                spooler.flush_if_full().await.map_err(disk)?;
+            }
+            Ok(None) => break BodyEnd::Clean,
+            Err(error) => {
+                broken = Some(error);
+                break BodyEnd::Cut;
+            }
+        }
+    };
+    facts.bytes = reader.received_bytes();
+    Ok((reader.finish(end), broken))
+}
+
+/// Fetches an image by URL into the spool. Returns its number there.
+async fn fetch(
+    fetcher: &ImageFetcher,
+    url: &str,
+    spooler: &mut Spooler,
+) -> Result<Result<usize, FetchError>, Cause> {
+    let number = spooler.images();
+    let mut body = match fetcher.fetch(url, Limits::default().image_bytes_max).await {
+        Ok(body) => body,
+        Err(error) => return Ok(Err(error)),
+    };
+    loop {
+        match body.next().await {
+            Ok(Some(block)) => spooler.image(number, &block),
+            Ok(None) => return Ok(Ok(number)),
+            Err(error) => return Ok(Err(error)),
+        }
+        spooler.flush_if_full().await.map_err(disk)?;
+    }
+}
+
+fn disk(trouble: Trouble) -> Cause {
+    Cause::Disk(trouble.into())
+}
+
+/// What the answer said besides its images. Its words are the server's: the key is taken out.
+fn note_answer(facts: &mut AttemptFacts, answer: &Answer, redact: &dyn Fn(&str) -> String) {
+    let clean = |text: &String| redact(text);
+    facts.usage = answer.usage;
+    facts.finish_reason = answer.block_reason.as_ref().or(answer.finish_reason.as_ref()).map(clean);
+    facts.response_id = answer.response_id.as_ref().map(clean);
+    facts.caption = Some(clean(&answer.caption)).filter(|caption| !caption.is_empty());
+}
+
+/// What the end of the attempt says about money and errors.
+fn record(
+    facts: &mut AttemptFacts,
+    result: &Result<Vec<SpooledPicture>, Cause>,
+    claim: &Claim,
+    prices: &PriceTable,
+) {
+    let model = &claim.spec.model;
+    let by_request = matches!(prices.get(model), Some(Price::PerRequest(_)));
+    let (known, may_be_billed) = match result {
+        Ok(_) => (true, true),
+        Err(Cause::Fault(fault)) => (!by_request, fault.may_be_billed),
+        Err(Cause::Aborted | Cause::Disk(_)) => (false, true),
+        Err(Cause::Unsendable(_)) => (false, false),
+    };
+    facts.cost = if known { prices.cost(model, &facts.usage) } else { None };
+    facts.cost_at_most = match facts.cost {
+        Some(cost) => cost,
+        None if may_be_billed => claim.reservation,
+        None => Micros(0),
+    };
+    match result {
+        Ok(_) => {}
+        Err(Cause::Fault(fault)) => set_error(facts, &fault.code, &fault.message),
+        Err(Cause::Aborted) => set_error(facts, "aborted", "cut off by us; it may have been billed"),
+        Err(Cause::Unsendable(fault)) => set_error(facts, fault.code(), &fault.to_string()),
+        Err(Cause::Disk(error)) => set_error(facts, "disk", &error.to_string()),
+    }
+    if let Err(Cause::Fault(Fault { class: FaultClass::Throttled { .. }, .. })) = result {
+        // A refusal by a rate limit is not an answer: nothing of it is counted.
+        facts.usage = Usage::default();
+    }
+}
+
+fn set_error(facts: &mut AttemptFacts, code: &str, message: &str) {
+    facts.error_code = Some(code.to_owned());
+    facts.error = Some(message.to_owned());
+}
+
+/// What is worth saying about a success.
+fn notes(spec: &Spec, answer: &Answer, pictures: &[SpooledPicture]) -> Option<String> {
+    let mut notes = Vec::new();
+    if !answer.is_complete() {
+        notes.push("the answer had an image but no proper end: its usage may be incomplete".to_owned());
+    } else if answer.usage.is_empty() {
+        notes.push("the answer did not state its usage".to_owned());
+    }
+    if let (Some(asked), Some(first)) = (spec.aspect_ratio.as_deref(), pictures.first())
+        && !ratio_is_kept(asked, first.width, first.height)
+    {
+        notes.push(format!("asked for {asked}, got {}x{}", first.width, first.height));
+    }
+    notes.extend(fault::note_of(answer).map(str::to_owned));
+    (!notes.is_empty()).then(|| notes.join("; "))
+}
+
+/// Models round sides to multiples of 16 and more: 16:9 comes as 1376x768, 0.8 % off.
+fn ratio_is_kept(asked: &str, width: u32, height: u32) -> bool {
+    const TOLERANCE: f64 = 0.03;
+    let Some((across, down)) = asked.split_once(':') else { return true };
+    let (Ok(across), Ok(down)) = (across.parse::<f64>(), down.parse::<f64>()) else { return true };
+    let ratio = (f64::from(width) / f64::from(height)) / (across / down);
+    !ratio.is_finite() || (ratio - 1.0).abs() <= TOLERANCE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rounded_ratio_is_kept_and_another_one_is_not() {
+        assert!(ratio_is_kept("16:9", 1376, 768));
+        assert!(ratio_is_kept("1:1", 1024, 1024));
+        assert!(!ratio_is_kept("16:9", 1024, 1024));
+        assert!(!ratio_is_kept("9:16", 1376, 768));
+        assert!(ratio_is_kept("odd", 10, 10));
+    }
+}

@@ -1,0 +1,88 @@
+//! From an attempt's end to its record: settle, publish, succeed. The steps are in the order
+//! that a crash at any instant can be recovered from: see ARCHITECTURE.md, "Durable before done".
+
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use super::WorkError;
+use crate::job::{Epoch, JobId};
+use crate::output::{self, PublishError, Published, RunFolder};
+use crate::queue::{Publication, Queue, QueueError, Settlement};
+
+/// What recording an end came to.
+#[derive(Debug)]
+pub(super) enum Recorded {
+    /// Recorded; the names of published files below `images/`.
+    Done(Vec<String>),
+    /// The lease was lost: another worker has the job, nothing was recorded or published.
+    LeaseLost,
+}
+
+/// Settles an attempt and, if it brought images, publishes them.
+pub(super) async fn record(
+    queue: Arc<dyn Queue>,
+    folder: RunFolder,
+    settlement: Settlement,
+) -> Result<Recorded, WorkError> {
+    let (job, epoch) = (settlement.job, settlement.epoch);
+    match queue.settle(settlement).await {
+        Ok(publication) if publication.files.is_empty() => Ok(Recorded::Done(vec![])),
+        Ok(publication) => publish(queue.as_ref(), &folder, (job, epoch), publication).await,
+        Err(QueueError::LeaseLost { .. }) => Ok(Recorded::LeaseLost),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Puts planned files in place and makes the job `succeeded`. If a file has vanished from the
+/// spool, the job is `pending` again.
+pub(super) async fn publish(
+    queue: &dyn Queue,
+    folder: &RunFolder,
+    (job, epoch): (JobId, Epoch),
+    publication: Publication,
+) -> Result<Recorded, WorkError> {
+    let Publication { mut files, replaces } = publication;
+    let mut place = 0;
+    while let Some((output, name, planned)) = files.get(place).cloned() {
+        let old = replaces.iter().find(|old| old.name == name).map(|old| (old.bytes, old.digest));
+        let (spooled, images) = (folder.spool().join(&planned.spool), folder.images());
+        let content = (planned.bytes, planned.digest);
+        let target = name.clone();
+        match blocking(move || output::publish(&spooled, &images, &target, content, old)).await? {
+            Ok(Published::Done) => place += 1,
+            Ok(Published::Occupied) => match queue.rename_planned((job, epoch), output, &name).await {
+                Ok(free) => files[place].1 = free,
+                Err(QueueError::LeaseLost { .. }) => return Ok(Recorded::LeaseLost),
+                Err(error) => return Err(error.into()),
+            },
+            Err(PublishError::Vanished { .. }) => {
+                return match queue.unpublishable(job, epoch).await {
+                    Ok(()) => Ok(Recorded::Done(vec![])),
+                    Err(QueueError::LeaseLost { .. }) => Ok(Recorded::LeaseLost),
+                    Err(error) => Err(error.into()),
+                };
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let names: Vec<String> = files.into_iter().map(|(_, name, _)| name).collect();
+    // Before the record: once the old files are forgotten, nobody would remove them.
+    let (images, kept) = (folder.images(), names.clone());
+    blocking(move || {
+        replaces
+            .iter()
+            .filter(|old| !kept.contains(&old.name))
+            .try_for_each(|old| output::remove_replaced(&images, &old.name, (old.bytes, old.digest)))
+    })
+    .await??;
+    match queue.published(job, epoch).await {
+        Ok(()) => Ok(Recorded::Done(names)),
+        Err(QueueError::LeaseLost { .. }) => Ok(Recorded::LeaseLost),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn blocking<T: Send + 'static>(step: impl FnOnce() -> T + Send + 'static) -> Result<T, WorkError> {
+    spawn_blocking(step).await.map_err(|error| WorkError::Task(error.to_string()))
+}

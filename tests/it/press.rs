@@ -1,0 +1,218 @@
+//! A run folder, a simulator and a queue in one place: what a test of the whole begins with.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nightpress::gemini::{Client, Endpoint, ImageFetcher, Key, Timeouts};
+use nightpress::job::{
+    AttemptOutcome, Job, JobState, Modalities, ModelName, PriceTable, Provider, Spec, SystemClock,
+};
+use nightpress::output::RunFolder;
+use nightpress::pacing::{Backoff, RetryPolicy};
+use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
+use nightpress::queue::{AttemptRow, JobFilter, JobRow, LoadPolicy, LostPolicy, NewJob, Queue, Scope};
+use nightpress::simulator::{FaultRule, Pictures, RequestLog, Scenario, Simulator, SimulatorConfig};
+use nightpress::worker::{Ending, Event, Observer, Shutdown, Work, WorkConfig, WorkError, work};
+use tokio::sync::watch;
+
+/// The key of all tests: long enough to be found wherever it leaks.
+pub(crate) const KEY: &str = "np-test-KEY-0123456789/+=";
+
+/// A press that is set up and not running.
+pub(crate) struct Press {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) queue: Arc<SqliteQueue>,
+    pub(crate) simulator: Simulator,
+    pub(crate) config: WorkConfig,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) shutdown: watch::Sender<Shutdown>,
+    pub(crate) events: Arc<Events>,
+}
+
+/// Keeps what happened; raises the shutdown when a number of requests have left.
+#[derive(Default)]
+pub(crate) struct Events {
+    seen: Mutex<Vec<Event>>,
+    on_start: Mutex<Option<Box<dyn Fn(usize) + Send>>>,
+}
+
+impl Observer for Events {
+    fn event(&self, event: &Event) {
+        let mut seen = self.seen.lock().expect("no panic while held");
+        seen.push(event.clone());
+        let started = seen.iter().filter(|event| matches!(event, Event::Started { .. })).count();
+        if let (Event::Started { .. }, Some(hook)) =
+            (event, &*self.on_start.lock().expect("no panic while held"))
+        {
+            hook(started);
+        }
+    }
+}
+
+impl Events {
+    pub(crate) fn all(&self) -> Vec<Event> {
+        self.seen.lock().expect("no panic while held").clone()
+    }
+
+    pub(crate) fn on_start(&self, hook: impl Fn(usize) + Send + 'static) {
+        *self.on_start.lock().expect("no panic while held") = Some(Box::new(hook));
+    }
+}
+
+/// A job with an id and a prompt.
+pub(crate) fn job(name: &str, prompt: &str) -> Job {
+    Job {
+        name: name.parse().expect("a legal id"),
+        ordinal: 0,
+        spec: Spec {
+            prompt: prompt.to_owned(),
+            references: vec![],
+            model: ModelName::default_model(),
+            aspect_ratio: None,
+            image_size: None,
+            modalities: Modalities::Image,
+            extra: serde_json::Map::new(),
+        },
+        stream: true,
+        output: name.parse().expect("a legal name"),
+        tags: [].into(),
+        priority: 0,
+    }
+}
+
+/// `n` jobs `j000` … with different prompts.
+pub(crate) fn jobs(n: usize) -> Vec<Job> {
+    (0..n).map(|n| job(&format!("j{n:03}"), &format!("picture number {n}"))).collect()
+}
+
+/// A scenario with small pictures and these faults.
+pub(crate) fn scenario(faults: Vec<FaultRule>) -> Scenario {
+    Scenario { pictures: Pictures { tiny: true, ..Pictures::default() }, faults, ..Scenario::default() }
+}
+
+impl Press {
+    pub(crate) async fn new(scenario: Scenario) -> Self {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let simulator = Simulator::start(SimulatorConfig { scenario, ..SimulatorConfig::default() })
+            .await
+            .expect("the simulator starts");
+        let queue = open_queue(dir.path().join("queue.db")).await;
+        let config = WorkConfig {
+            command: "run".to_owned(),
+            provider: Provider::Simulator,
+            concurrency: 8,
+            per_minute: None,
+            per_minute_by_model: [].into(),
+            retry: RetryPolicy {
+                backoff: Backoff { base: Duration::from_millis(1), cap: Duration::from_millis(4) },
+                ..RetryPolicy::default()
+            },
+            scope: Scope::default(),
+            lost: LostPolicy::Retry,
+            cost_max: None,
+            failures_max: None,
+            deadline: None,
+            wait: false,
+            forever: false,
+            grace: Duration::from_secs(5),
+            prices: PriceTable::default(),
+            seed: 7,
+        };
+        let timeouts = Timeouts { idle: Duration::from_millis(700), ..Timeouts::default() };
+        let (shutdown, _) = watch::channel(Shutdown::No);
+        Self { dir, queue, simulator, config, timeouts, shutdown, events: Arc::new(Events::default()) }
+    }
+
+    /// Loads these jobs as the whole manifest.
+    pub(crate) async fn load(&self, jobs: Vec<Job>) {
+        let prices = PriceTable::default();
+        let staged = jobs.into_iter().enumerate().map(|(n, job)| NewJob {
+            reservation: prices.reservation(&job.spec),
+            estimate: prices.estimate(&job.spec),
+            job: Job { ordinal: n as u64, ..job },
+        });
+        self.queue.stage(staged.collect()).await.expect("stages");
+        self.queue.apply_load(LoadPolicy::default()).await.expect("loads");
+    }
+
+    pub(crate) async fn run(&self) -> Result<Ending, WorkError> {
+        let endpoint = Endpoint {
+            provider: Provider::Simulator,
+            base_url: self.simulator.base_url().parse().expect("a URL"),
+            key: Key::new(KEY).expect("a key"),
+        };
+        work(Work {
+            queue: Arc::clone(&self.queue) as Arc<dyn Queue>,
+            client: Client::new(endpoint.clone(), self.timeouts).expect("builds"),
+            fetcher: ImageFetcher::new(endpoint.base_url, self.timeouts).expect("builds"),
+            folder: self.folder(),
+            clock: Arc::new(SystemClock),
+            observer: Arc::clone(&self.events) as Arc<dyn Observer>,
+            shutdown: self.shutdown.subscribe(),
+            config: self.config.clone(),
+        })
+        .await
+    }
+
+    pub(crate) fn folder(&self) -> RunFolder {
+        RunFolder::new(self.dir.path())
+    }
+
+    pub(crate) fn log(&self) -> RequestLog {
+        self.simulator.log()
+    }
+
+    pub(crate) async fn rows(&self) -> Vec<JobRow> {
+        self.queue.jobs(&JobFilter::default(), None, 10_000).await.expect("reads")
+    }
+
+    pub(crate) async fn row(&self, name: &str) -> JobRow {
+        self.queue.job(&name.parse().expect("an id")).await.expect("reads").expect("the job exists")
+    }
+
+    pub(crate) async fn attempts(&self) -> Vec<AttemptRow> {
+        self.queue.attempts(None, None, 10_000).await.expect("reads")
+    }
+
+    pub(crate) async fn states(&self) -> Vec<(String, JobState)> {
+        self.rows().await.into_iter().map(|row| (row.name.to_string(), row.state)).collect()
+    }
+
+    pub(crate) async fn outcomes(&self, name: &str) -> Vec<AttemptOutcome> {
+        let row = self.row(name).await;
+        let attempts = self.queue.attempts(Some(row.job), None, 1_000).await.expect("reads");
+        attempts.into_iter().map(|attempt| attempt.outcome).collect()
+    }
+
+    /// The run ended in order: nothing is left in the spool, every published file is whole and
+    /// as recorded, and the ledger and the simulator tell the same number of requests.
+    pub(crate) async fn check_books(&self) {
+        let left: Vec<PathBuf> = std::fs::read_dir(self.folder().spool())
+            .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+            .unwrap_or_default();
+        assert_eq!(left, Vec::<PathBuf>::new(), "left in the spool");
+        for row in self.rows().await {
+            for output in &row.outputs {
+                let bytes = std::fs::read(self.folder().images().join(&output.name)).expect("published");
+                assert_eq!(nightpress::job::Digest::of(&bytes), output.digest, "{}", output.name);
+                image::load_from_memory(&bytes).expect("decodes");
+            }
+            assert_eq!(row.state == JobState::Succeeded, !row.outputs.is_empty(), "{}", row.name);
+        }
+        let attempts = self.attempts().await;
+        assert_eq!(attempts.len(), self.log().entries.len(), "ledger and server differ");
+        assert!(attempts.iter().all(|attempt| attempt.outcome != AttemptOutcome::Sent), "an attempt is open");
+    }
+}
+
+pub(crate) async fn open_queue(path: PathBuf) -> Arc<SqliteQueue> {
+    let options = OpenOptions {
+        path,
+        access: Access::Create,
+        identity: Identity::Of { manifest: Some("jobs.yaml".to_owned()), provider: Provider::Simulator },
+        clock: Arc::new(SystemClock),
+        synchronous: Synchronous::Full,
+    };
+    Arc::new(SqliteQueue::open(options).await.expect("opens"))
+}
