@@ -147,7 +147,7 @@ pub(super) struct QueueOptions {
 }
 
 /// How much is said.
-#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Args, Deserialize)]
 pub(super) struct OutputOptions {
     /// One JSON object on standard output, and nothing else there.
     #[arg(long, value_name = "BOOL", env = "NIGHTPRESS_JSON", num_args = 0..=1, require_equals = true,

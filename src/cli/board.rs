@@ -19,6 +19,10 @@ const ENDS_MAX: usize = 4_096;
 /// Lines about tries that come again, in each [`NOTES_WINDOW`]: a storm must not bury the rest.
 const NOTES_PER_WINDOW_MAX: u32 = 10;
 const NOTES_WINDOW: Duration = Duration::from_secs(10);
+/// Characters of a server's reason for a wait; the whole of it is in `attempts.csv`.
+const WHY_CHARS_MAX: usize = 120;
+/// A rate over less than this is a guess, and not shown.
+const RATE_AFTER: Duration = Duration::from_secs(3);
 /// Lines about jobs that failed; the summary groups them all.
 const FAILURES_TOLD_MAX: u64 = 50;
 
@@ -92,17 +96,18 @@ impl State {
         }
     }
 
-    /// Images a minute of late.
-    pub(super) fn images_per_minute(&self) -> f64 {
+    /// Images a minute of late; `None` while that is a guess.
+    pub(super) fn images_per_minute(&self) -> Option<f64> {
         let (window, recent) = self.recent();
-        text::per_minute(recent.map(|(_, images)| *images).sum(), window)
+        let rate = text::per_minute(recent.map(|(_, images)| *images).sum(), window);
+        (window >= RATE_AFTER && rate > 0.0).then_some(rate)
     }
 
     /// How long the rest will take at the present rate.
     pub(super) fn time_left(&self) -> Option<Duration> {
         let (window, recent) = self.recent();
         let rate = text::per_minute(recent.count() as u64, window);
-        text::time_left(self.total.saturating_sub(self.done), rate)
+        text::time_left(self.total.saturating_sub(self.done), rate).filter(|_| window >= RATE_AFTER)
     }
 
     fn recent(&self) -> (Duration, impl Iterator<Item = &(Instant, u64)>) {
@@ -193,13 +198,17 @@ impl Observer for Board {
             }
             Event::LaneClosed { model, for_, why } => {
                 if self.lock().may_note() {
-                    self.tell(format_args!("{model} waits {}: {}", text::span(*for_), printable(why)));
+                    let why = text::cut(why, WHY_CHARS_MAX);
+                    self.tell(format_args!("{model} waits {}: {}", text::span(*for_), printable(&why)));
                 }
             }
             Event::Draining { why, in_flight } => {
                 self.lock().draining = true;
                 let requests = text::count(*in_flight as u64, "request");
-                self.tell(format_args!("nothing more is sent: {}; {requests} still on the way", printable(why)));
+                self.tell(format_args!(
+                    "nothing more is sent: {}; {requests} still on the way",
+                    printable(why)
+                ));
             }
             // A warning is worth a line even to those who want none.
             Event::Warning(text) => self.terminal.note(&format!("warning: {}", printable(text))),

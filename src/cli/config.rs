@@ -48,7 +48,10 @@ pub(super) enum ConfigError {
 
 fn hint(suggestion: Option<&str>) -> String {
     suggestion.map_or_else(
-        || "; the keys are the long flags of `nightpress run --help` with `_`, `prices` and `models`".to_owned(),
+        || {
+            "; the keys are the long flags of `nightpress run --help` with `_`, `prices` and `models`"
+                .to_owned()
+        },
         |key| format!(", did you mean `{key}`?"),
     )
 }
@@ -113,11 +116,11 @@ fn part<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> 
 }
 
 fn check_keys(path: &Path, text: &str) -> Result<(), ConfigError> {
-    let found: BTreeMap<String, IgnoredAny> = part(path, text)?;
+    let found: Keys = part(path, text)?;
     let command = Options::augment_args(clap::Command::new("options"));
     let flags: Vec<&str> = command.get_arguments().map(|flag| flag.get_id().as_str()).collect();
     let known = || OTHER_KEYS.iter().copied().chain(flags.iter().copied());
-    let Some(key) = found.into_keys().find(|key| !known().any(|known| known == key)) else { return Ok(()) };
+    let Some(key) = found.0.into_iter().find(|key| !known().any(|known| known == key)) else { return Ok(()) };
     let line = text.lines().position(|line| line.trim_start_matches(['"', '\'']).starts_with(&key));
     Err(ConfigError::UnknownKey {
         path: path.to_owned(),
@@ -125,6 +128,33 @@ fn check_keys(path: &Path, text: &str) -> Result<(), ConfigError> {
         suggestion: nearest(&key, known()),
         key,
     })
+}
+
+/// The keys of a mapping, whatever their values are.
+struct Keys(Vec<String>);
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+
+        impl<'de> Visitor<'de> for KeyVisitor {
+            type Value = Keys;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("keys and values, such as `concurrency: 4`")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut keys = Vec::new();
+                while let Some((key, IgnoredAny)) = map.next_entry()? {
+                    keys.push(key);
+                }
+                Ok(Keys(keys))
+            }
+        }
+
+        deserializer.deserialize_map(KeyVisitor)
+    }
 }
 
 /// The known key that was probably meant: one slip for every three letters is forgiven.
@@ -275,7 +305,10 @@ mod tests {
             let error = parse(text).expect_err("refused");
             assert!(error.contains(expect), "{error}");
         };
-        check("rpm: 5\nconcurency: 4\n", "nightpress.yaml:2: unknown key `concurency`, did you mean `concurrency`?");
+        check(
+            "rpm: 5\nconcurency: 4\n",
+            "nightpress.yaml:2: unknown key `concurency`, did you mean `concurrency`?",
+        );
         check("max-cost: 4\n", "did you mean `max_cost`?");
         check("zebra: 4\n", "unknown key `zebra`; the keys are");
         check("api_key: secret\n", "unknown key `api_key`");

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use super::signals::Signal;
 use crate::job::JobState;
-use crate::queue::{Left, Tally};
+use crate::queue::Left;
 use crate::worker::Ending;
 
 /// How a command ended.
@@ -81,11 +81,6 @@ impl ScopeEnd {
 
 /// States in which a job ended without success.
 pub(super) const UNSUCCESSFUL: [JobState; 3] = [JobState::Failed, JobState::Refused, JobState::Skipped];
-
-/// Whether any job of the whole batch ended without success.
-pub(super) fn any_unsuccessful(tally: &Tally) -> bool {
-    UNSUCCESSFUL.iter().any(|state| tally.jobs_in(*state) > 0)
-}
 
 #[cfg(test)]
 mod tests {

@@ -48,7 +48,8 @@ pub(super) fn of_run(output: Option<&Path>, current: &Path) -> Result<RunFolder>
         [only] => given(&Path::new(OUT).join(only)),
         several => {
             let shown = several.iter().take(LISTED_MAX);
-            let shown: Vec<String> = shown.map(|name| format!("-o {OUT}/{}", name.to_string_lossy())).collect();
+            let shown: Vec<String> =
+                shown.map(|name| format!("-o {OUT}/{}", name.to_string_lossy())).collect();
             let more = if several.len() > LISTED_MAX { " …" } else { "" };
             bail!("{OUT}/ holds {} runs; choose one: {}{more}", several.len(), shown.join(", "))
         }

@@ -85,7 +85,8 @@ mod tests {
         let error = find_key(Provider::Anyfast, &ApiKeyFile(None), |_| None).expect_err("none");
         let text = error.to_string();
         assert!(text.contains("NIGHTPRESS_API_KEY") && text.contains("--api-key-file"), "{text}");
-        let error = find_key(Provider::Anyfast, &ApiKeyFile(None), |_| Some("tiny".to_owned())).expect_err("bad");
+        let error =
+            find_key(Provider::Anyfast, &ApiKeyFile(None), |_| Some("tiny".to_owned())).expect_err("bad");
         assert!(!format!("{error:#}").contains("tiny"), "{error:#}");
     }
 }

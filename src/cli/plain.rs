@@ -57,7 +57,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_line_comes_with_time_and_with_each_tenth() {
-        let at = |done| Board::new(Start { total: 100, done, ..Start::default() }, Terminal::default(), true).state();
+        let at = |done| {
+            Board::new(Start { total: 100, done, ..Start::default() }, Terminal::default(), true).state()
+        };
         let mut told = Told { at: Instant::now(), tenth: 0 };
         assert!(!told.is_due(&at(9)));
         assert!(told.is_due(&at(10)));

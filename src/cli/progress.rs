@@ -103,10 +103,7 @@ fn cut(line: &str, width: usize) -> String {
 /// `12/40 · 11.8 images/min · 2 min left · $0.81 · 3 throttled · 1 failed`.
 pub(super) fn headline(state: &State) -> String {
     let mut parts = vec![format!("{}/{}", state.done, state.total)];
-    let rate = state.images_per_minute();
-    if rate > 0.0 {
-        parts.push(format!("{rate:.1} images/min"));
-    }
+    parts.extend(state.images_per_minute().map(|rate| format!("{rate:.1} images/min")));
     if state.draining {
         parts.push("ending".to_owned());
     } else if let Some(left) = state.time_left().filter(|_| state.done < state.total) {

@@ -117,16 +117,13 @@ layered! {
 impl OutputOptions {
     /// These, and where they say nothing, `lower`.
     pub(super) fn or(self, lower: Self) -> Self {
-        let verbose = if self.verbose == 0 { lower.verbose } else { self.verbose };
-        Self { json: self.json.or(lower.json), quiet: self.quiet.or(lower.quiet), verbose }
+        let Self { json, quiet, verbose } = lower;
+        let verbose = if self.verbose == 0 { verbose } else { self.verbose };
+        Self { json: self.json.or(json), quiet: self.quiet.or(quiet), verbose }
     }
 
-    pub(super) fn voice(&self) -> Voice {
-        Voice {
-            json: self.json.unwrap_or(false),
-            quiet: self.quiet.unwrap_or(false),
-            verbose: self.verbose,
-        }
+    pub(super) fn voice(self) -> Voice {
+        Voice { json: self.json.unwrap_or(false), quiet: self.quiet.unwrap_or(false), verbose: self.verbose }
     }
 }
 
@@ -225,13 +222,20 @@ fn backoff(send: &SendOptions) -> Result<Backoff> {
 
 fn base_url(send: &SendOptions, provider: Provider) -> Result<Option<url::Url>> {
     let Some(text) = send.base_url.as_deref().or(provider.default_base_url()) else { return Ok(None) };
-    let url = url::Url::parse(text)
-        .map_err(|error| anyhow::anyhow!("--base-url is no URL ({error}); expected one such as https://host/prefix"))?;
+    let url = url::Url::parse(text).map_err(|error| {
+        anyhow::anyhow!("--base-url is no URL ({error}); expected one such as https://host/prefix")
+    })?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         bail!("--base-url must begin with https:// (or http:// on this machine) and name a host");
     }
-    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
-        bail!("--base-url is an origin with an optional prefix: no user, no `?` and no `#`; the key is never part of it");
+    if url.query().is_some()
+        || url.fragment().is_some()
+        || !url.username().is_empty()
+        || url.password().is_some()
+    {
+        bail!(
+            "--base-url is an origin with an optional prefix: no user, no `?` and no `#`; the key is never part of it"
+        );
     }
     if ["/v1", "/v1beta"].iter().any(|version| url.path().trim_end_matches('/').ends_with(version)) {
         bail!("--base-url must not end with a version; /v1beta/models/… is added to it");

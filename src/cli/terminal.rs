@@ -52,6 +52,11 @@ impl Terminal {
         });
     }
 
+    /// Shows what was kept back to whoever waits for it.
+    pub(super) fn show(&self) {
+        lock(&self.0.out).write();
+    }
+
     /// Writes what was kept back. `Err` when results were lost for another reason than that the
     /// reader had seen enough.
     pub(super) fn flush(&self) -> Result<(), io::ErrorKind> {

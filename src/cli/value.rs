@@ -207,7 +207,11 @@ mod tests {
     #[test]
     fn durations_are_friendly_or_seconds() {
         let check = |text: &str, expect: Option<u64>| {
-            assert_eq!(text.parse::<Span>().ok().map(|span| span.0), expect.map(Duration::from_secs), "{text}");
+            assert_eq!(
+                text.parse::<Span>().ok().map(|span| span.0),
+                expect.map(Duration::from_secs),
+                "{text}"
+            );
         };
         check("90s", Some(90));
         check("1h 30m", Some(5_400));
@@ -244,7 +248,11 @@ mod tests {
         let now = Timestamp::from_ms(1_795_129_445_000); // 2026-11-19T23:04:05Z
         let check = |text: &str, expect: &str| {
             let deadline: Deadline = text.parse().expect("a deadline");
-            assert_eq!(deadline.resolve(now, &TimeZone::UTC).expect("resolves").to_string(), expect, "{text}");
+            assert_eq!(
+                deadline.resolve(now, &TimeZone::UTC).expect("resolves").to_string(),
+                expect,
+                "{text}"
+            );
         };
         check("6h", "2026-11-20T05:04:05.000Z");
         check("06:30", "2026-11-20T06:30:00.000Z");

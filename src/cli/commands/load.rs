@@ -1,0 +1,104 @@
+//! `nightpress load`: a manifest into the queue, without working on it. `run` begins with it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+
+use crate::cli::args::LoadArgs;
+use crate::cli::exit::Exit;
+use crate::cli::folder;
+use crate::cli::loading::{self, Contents, Loader};
+use crate::cli::session::{Session, identity};
+use crate::cli::settings::{LoadSettings, Voice};
+use crate::cli::text;
+use crate::job::Micros;
+use crate::manifest::DigestCache;
+use crate::output::RunFolder;
+use crate::queue::Queue;
+use crate::queue::sqlite::Access;
+
+/// What is loaded, and how.
+pub(super) struct Load<'a> {
+    pub(super) manifest: &'a Path,
+    pub(super) loader: &'a Loader,
+    pub(super) settings: &'a LoadSettings,
+    pub(super) cost_max: Option<Micros>,
+    pub(super) voice: Voice,
+}
+
+pub(in crate::cli) async fn run(session: Session, args: LoadArgs) -> Result<Exit> {
+    let config = session.config()?;
+    args.queue.or(config.options.queue.clone()).check()?;
+    let settings = args.load.or(config.options.load.clone()).settings(&config);
+    let voice = args.output.or(config.options.output).voice();
+    let folder = folder::of_manifest(args.folder.output.as_deref(), &args.manifest, settings.provider)?;
+    let loader = Loader::new(&args.manifest, settings.clone(), session.clock.as_ref())?;
+    let what = Load { manifest: &args.manifest, loader: &loader, settings: &settings, cost_max: None, voice };
+    let queue = load(&session, &folder, what).await?;
+    let tally = queue.tally().await?;
+    queue.close().await;
+    if voice.json {
+        let jobs = tally.jobs.iter().map(|(state, n)| (state.as_str().to_owned(), (*n).into()));
+        let jobs = serde_json::Value::Object(jobs.collect());
+        session.terminal.out(
+            &serde_json::json!({ "folder": folder.path().display().to_string(), "jobs": jobs }).to_string(),
+        );
+    } else if !voice.quiet {
+        session.terminal.out(&format!("next: nightpress work -o {}", folder.path().display()));
+    }
+    Ok(Exit::Done)
+}
+
+/// Loads a manifest; the queue is open afterwards. A manifest with errors makes no folder.
+pub(super) async fn load(session: &Session, folder: &RunFolder, what: Load<'_>) -> Result<Arc<dyn Queue>> {
+    let whose = || identity(folder, what.manifest, what.settings.provider);
+    let known = if folder.queue().exists() {
+        let queue = session.open(folder, Access::ReadOnly, whose()?).await?;
+        let known = Loader::known_digests(queue.as_ref()).await;
+        queue.close().await;
+        known?
+    } else {
+        DigestCache::default()
+    };
+    let (contents, digests) = what.loader.check(known, &session.terminal).await?;
+    if !folder.queue().exists() {
+        contents.check_cap(what.cost_max)?;
+    }
+
+    let at = folder.path();
+    std::fs::create_dir_all(at).with_context(|| format!("cannot make the run folder {}", at.display()))?;
+    let queue = session.open(folder, Access::Create, whose()?).await?;
+    match apply(session, (queue.as_ref(), folder), &what, (contents, digests)).await {
+        Ok(()) => Ok(queue),
+        Err(error) => {
+            queue.close().await;
+            Err(error)
+        }
+    }
+}
+
+async fn apply(
+    session: &Session,
+    (queue, folder): (&dyn Queue, &RunFolder),
+    what: &Load<'_>,
+    (contents, digests): (Contents, DigestCache),
+) -> Result<()> {
+    let digests = what.loader.stage(queue, digests).await?;
+    let diff = queue.staged_diff(what.settings.policy).await?;
+    loading::check_shrink(&diff, what.settings.prune)?;
+    // On a resume, only what is still to be sent needs a price.
+    contents.check_cap(what.cost_max.filter(|_| diff.unpriced > 0))?;
+    let diff = queue.apply_load(what.settings.policy).await?;
+    loading::save_digests(queue, &digests).await?;
+    if !what.voice.quiet {
+        for line in loading::diff_lines(&diff) {
+            session.terminal.note(&line);
+        }
+    }
+    let renamed = loading::rename_outputs(queue, folder, &session.terminal).await?;
+    if renamed > 0 && !what.voice.quiet {
+        session.terminal.note(&format!("{} renamed", text::count(renamed, "file")));
+    }
+    Ok(())
+}

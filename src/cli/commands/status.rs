@@ -1,0 +1,179 @@
+//! `nightpress status`: how far a batch is.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use console::Term;
+use serde_json::json;
+
+use crate::cli::args::StatusArgs;
+use crate::cli::closing::cost_line;
+use crate::cli::exit::Exit;
+use crate::cli::session::Session;
+use crate::cli::signals::Signals;
+use crate::cli::text;
+use crate::job::{AttemptId, AttemptOutcome, Clock, JobState, printable};
+use crate::output::RunFolder;
+use crate::queue::sqlite::Access;
+use crate::queue::{Left, Queue, QueueError, Scope, Tally};
+use crate::report::Summary;
+
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// The rate is that of the last so many requests.
+const RECENT_ATTEMPTS: u32 = 200;
+/// A rate is old news when its last request ended longer ago than this.
+const RECENT: Duration = Duration::from_secs(300);
+
+/// A look at a queue.
+struct Look {
+    tally: Tally,
+    left: Left,
+    /// Processes that have not ended in order.
+    workers: usize,
+    images_per_minute: Option<f64>,
+    time_left: Option<Duration>,
+}
+
+pub(in crate::cli) async fn run(session: Session, args: StatusArgs) -> Result<Exit> {
+    let (folder, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
+    if args.watch {
+        watch(&session, (&folder, queue.as_ref()), args.json).await?;
+    } else {
+        let look = Look::take(queue.as_ref(), session.clock.as_ref()).await?;
+        show(&session, (&folder, queue.as_ref()), &look, args.json).await?;
+    }
+    queue.close().await;
+    Ok(Exit::Done)
+}
+
+async fn watch(session: &Session, (folder, queue): (&RunFolder, &dyn Queue), json: bool) -> Result<()> {
+    let mut signals = Signals::listen().context("cannot listen to signals")?;
+    let screen = Term::stdout();
+    let mut drawn = 0;
+    loop {
+        let look = Look::take(queue, session.clock.as_ref()).await?;
+        if screen.is_term() && !json {
+            // A terminal that went away is found out by the flush below.
+            drop(screen.clear_last_lines(drawn));
+        }
+        drawn = show(session, (folder, queue), &look, json).await?;
+        session.terminal.show();
+        if look.is_done() || session.terminal.is_broken() {
+            return Ok(());
+        }
+        tokio::select! {
+            _ = signals.next() => return Ok(()),
+            () = tokio::time::sleep(WATCH_EVERY) => {}
+        }
+    }
+}
+
+/// Prints a look and returns how many lines it took.
+async fn show(
+    session: &Session,
+    (folder, queue): (&RunFolder, &dyn Queue),
+    look: &Look,
+    as_json: bool,
+) -> Result<usize> {
+    if as_json {
+        let mut status = serde_json::to_value(Summary::read(queue).await?)?;
+        let more = json!({
+            "folder": folder.path().display().to_string(),
+            "left": {
+                "ready": look.left.ready, "snoozed": look.left.snoozed, "waiting": look.left.waiting,
+                "running": look.left.running, "held": look.left.held,
+            },
+            "workers": look.workers,
+            "images_per_minute": look.images_per_minute,
+            "seconds_left_estimate": look.time_left.map(|left| left.as_secs()),
+        });
+        if let (Some(status), serde_json::Value::Object(more)) = (status.as_object_mut(), more) {
+            status.extend(more);
+        }
+        session.terminal.out(&status.to_string());
+        return Ok(1);
+    }
+    let lines = look.lines(folder);
+    session.terminal.out(&lines.join("\n"));
+    Ok(lines.len())
+}
+
+impl Look {
+    async fn take(queue: &dyn Queue, clock: &dyn Clock) -> Result<Self, QueueError> {
+        let tally = queue.tally().await?;
+        let left = queue.left(&Scope::default()).await?;
+        let workers = queue.workers().await?.len();
+        let rates = rates(queue, &tally, clock).await?;
+        let to_do = left.ready + left.snoozed + left.waiting + left.running;
+        let time_left = rates.and_then(|rates| text::time_left(to_do, rates.jobs));
+        Ok(Self { tally, left, workers, images_per_minute: rates.map(|rates| rates.images), time_left })
+    }
+
+    fn is_done(&self) -> bool {
+        self.left.ready + self.left.snoozed + self.left.waiting + self.left.running == 0
+    }
+
+    fn lines(&self, folder: &RunFolder) -> Vec<String> {
+        let Self { tally, left, .. } = self;
+        let succeeded = text::grouped(tally.jobs_in(JobState::Succeeded));
+        let at = folder.path().display().to_string();
+        let mut lines = vec![format!(
+            "{}: {succeeded} of {} succeeded, {}",
+            printable(&at),
+            text::count(tally.jobs_total(), "job"),
+            text::count(tally.images, "image")
+        )];
+        for state in JobState::ALL.iter().filter(|state| tally.jobs_in(**state) > 0) {
+            let due = if *state == JobState::Pending && left.snoozed > 0 {
+                format!(" ({} of them due later)", text::grouped(left.snoozed))
+            } else {
+                String::new()
+            };
+            lines.push(format!("  {:<10} {:>9}{due}", state, text::grouped(tally.jobs_in(*state))));
+        }
+        let throttled = text::grouped(tally.attempts_with(AttemptOutcome::Throttled));
+        let requests = text::count(tally.attempts.values().sum(), "request");
+        lines.push(format!("{requests}, of them {throttled} throttled"));
+        if let Some(rate) = self.images_per_minute {
+            let left =
+                self.time_left.map_or_else(String::new, |left| format!(", about {} left", text::span(left)));
+            lines.push(format!("{rate:.1} images/min{left}"));
+        }
+        lines.push(cost_line(tally.cost, tally.cost_at_most));
+        let workers = u64::try_from(self.workers).unwrap_or(u64::MAX);
+        lines.push(if workers == 0 {
+            "nobody works on it".to_owned()
+        } else {
+            text::count(workers, "worker")
+        });
+        lines
+    }
+}
+
+/// A minute's worth of late.
+#[derive(Debug, Clone, Copy)]
+struct Rates {
+    images: f64,
+    jobs: f64,
+}
+
+/// What the last requests came to; `None` when nothing moves.
+async fn rates(queue: &dyn Queue, tally: &Tally, clock: &dyn Clock) -> Result<Option<Rates>, QueueError> {
+    // Attempts are numbered without gaps and never deleted, so the last ones need no search.
+    let all: u64 = tally.attempts.values().sum();
+    let before_last = i64::try_from(all.saturating_sub(u64::from(RECENT_ATTEMPTS))).unwrap_or(i64::MAX);
+    let recent = queue.attempts(None, Some(AttemptId(before_last)), RECENT_ATTEMPTS).await?;
+    let ended = || recent.iter().filter_map(|attempt| attempt.ended_at);
+    let (Some(first), Some(last)) = (recent.first(), ended().max()) else { return Ok(None) };
+    if clock.now().since(last) > RECENT {
+        return Ok(None);
+    }
+    let with = |outcomes: &[AttemptOutcome]| {
+        recent.iter().filter(|attempt| outcomes.contains(&attempt.outcome)).count() as u64
+    };
+    let over = last.since(first.sent_at);
+    let images = with(&[AttemptOutcome::Succeeded]);
+    let jobs = with(&[AttemptOutcome::Succeeded, AttemptOutcome::Failed, AttemptOutcome::Refused]);
+    let rates = Rates { images: text::per_minute(images, over), jobs: text::per_minute(jobs, over) };
+    Ok(Some(rates).filter(|rates| rates.jobs > 0.0))
+}

@@ -1,0 +1,63 @@
+//! `nightpress work`: work on a queue until it is empty.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+
+use crate::cli::api::Api;
+use crate::cli::args::WorkArgs;
+use crate::cli::exit::Exit;
+use crate::cli::folder;
+use crate::cli::logging;
+use crate::cli::press::Press;
+use crate::cli::session::Session;
+use crate::cli::settings::Settings;
+use crate::queue::sqlite::{Access, Identity};
+use crate::queue::{Queue, QueueError};
+
+pub(in crate::cli) async fn run(session: Session, args: WorkArgs) -> Result<Exit> {
+    let config = session.config()?;
+    let folder = folder::of_run(args.folder.output.as_deref(), &session.current)?;
+    let found = session.provider_of(&folder).await?;
+    let mut options = args.options;
+    // A queue knows whom it is for; naming the provider again is a check, not a choice.
+    let asked = *options.load.provider.get_or_insert(config.options.load.provider.unwrap_or(found));
+    if asked != found {
+        return Err(QueueError::OtherProvider { found, asked }.into());
+    }
+    let settings = Settings::new(options, &config, session.clock.as_ref())?;
+    let api = Api::find(&settings)?;
+    let queue = session.open(&folder, Access::Existing, Identity::AsItIs).await?;
+    let exit = press(session, folder, (Arc::clone(&queue), settings), (api, args.forever)).await;
+    queue.close().await;
+    exit
+}
+
+async fn press(
+    session: Session,
+    folder: crate::output::RunFolder,
+    (queue, settings): (Arc<dyn Queue>, Settings),
+    (api, forever): (Api, bool),
+) -> Result<Exit> {
+    check_cap(queue.as_ref(), &settings).await?;
+    logging::start(&folder, api.key(), settings.voice.verbose, &session.terminal)?;
+    let api = api.start().await?;
+    Press { session, folder, queue, settings, command: "work", forever }.run(api).await
+}
+
+/// A cap on cost says nothing about a model without a price.
+async fn check_cap(queue: &dyn Queue, settings: &Settings) -> Result<()> {
+    if settings.send.cost_max.is_none() {
+        return Ok(());
+    }
+    let mut unpriced = queue.models_left(&settings.send.scope).await?;
+    unpriced.retain(|model| model.parse().is_ok_and(|model| settings.load.prices.get(&model).is_none()));
+    if unpriced.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "--max-cost cannot hold: there is no price for {}; add it to `prices:` in {}",
+        unpriced.join(", "),
+        crate::cli::config::FILE_NAME
+    )
+}

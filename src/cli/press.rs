@@ -1,0 +1,247 @@
+//! The work of `run` and `work`, once the queue is loaded: signals, progress, reports, and the
+//! last words.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rand::RngExt as _;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::api::LiveApi;
+use super::board::{Board, Start};
+use super::closing::{self, Closing};
+use super::exit::{Exit, ScopeEnd, UNSUCCESSFUL};
+use super::progress::{self, Style};
+use super::session::Session;
+use super::settings::{SendSettings, Settings};
+use super::signals::{FirstSignal, Signals};
+use super::text;
+use crate::job::{JobState, printable};
+use crate::output::RunFolder;
+use crate::queue::{JobFilter, Queue, QueueError, Scope, Selection};
+use crate::report::{ReportError, write_reports};
+use crate::worker::{Ending, Shutdown, Work, WorkConfig, WorkError, work};
+
+/// How often the reports are brought up to date while a run goes on.
+const REPORTS_EVERY: Duration = Duration::from_secs(30);
+const PAGE_ROWS: u32 = 1_000;
+
+/// A loaded queue, and how it is to be worked on.
+pub(super) struct Press {
+    pub(super) session: Session,
+    pub(super) folder: RunFolder,
+    pub(super) queue: Arc<dyn Queue>,
+    pub(super) settings: Settings,
+    /// `run` or `work`.
+    pub(super) command: &'static str,
+    pub(super) forever: bool,
+}
+
+impl Press {
+    /// Works until nothing is left, or a reason to stop, and tells how it went.
+    pub(super) async fn run(self, api: LiveApi) -> Result<Exit> {
+        self.look_for_results().await?;
+        let (shutdown, signalled) = watch::channel(Shutdown::No);
+        let first_signal = FirstSignal::default();
+        let signals = Signals::listen().context("cannot listen to signals")?;
+        let board = Arc::new(self.board().await?);
+        self.tell_start().await?;
+
+        let end = CancellationToken::new();
+        let mut beside = JoinSet::new();
+        let raise = signals.raise(shutdown, Arc::clone(&first_signal));
+        let until = end.clone();
+        beside.spawn(async move { until.run_until_cancelled_owned(raise).await.unwrap_or_default() });
+        let style = Style::of_stderr(self.settings.voice.quiet);
+        beside.spawn(progress::show(Arc::clone(&board), style, self.session.terminal.clone(), end.clone()));
+        beside.spawn(refresh_reports(Arc::clone(&self.queue), self.folder.clone(), end.clone()));
+
+        let worked = work(self.work(&api, board, signalled)).await;
+        end.cancel();
+        while let Some(joined) = beside.join_next().await {
+            joined.context("a task beside the work failed; this is a bug in nightpress")?;
+        }
+        api.stop().await;
+        self.conclude(worked, first_signal.get().copied()).await
+    }
+
+    fn work(&self, api: &LiveApi, board: Arc<Board>, shutdown: watch::Receiver<Shutdown>) -> Work {
+        Work {
+            queue: Arc::clone(&self.queue),
+            client: api.client.clone(),
+            fetcher: api.fetcher.clone(),
+            folder: self.folder.clone(),
+            clock: Arc::clone(&self.session.clock),
+            observer: board,
+            shutdown,
+            config: self.work_config(),
+        }
+    }
+
+    fn work_config(&self) -> WorkConfig {
+        let send: &SendSettings = &self.settings.send;
+        WorkConfig {
+            command: self.command.to_owned(),
+            provider: self.settings.load.provider,
+            concurrency: send.concurrency,
+            per_minute: send.rpm,
+            per_minute_by_model: send.rpm_by_model.clone(),
+            retry: send.retry,
+            scope: send.scope.clone(),
+            lost: send.lost,
+            cost_max: send.cost_max,
+            failures_max: send.failures_max,
+            deadline: send.deadline,
+            wait: send.wait,
+            forever: self.forever,
+            grace: send.grace,
+            prices: self.settings.load.prices.clone(),
+            seed: send.seed.unwrap_or_else(|| rand::rng().random()),
+        }
+    }
+
+    /// Notices results that a person deleted; with `--repair` their jobs are made again.
+    async fn look_for_results(&self) -> Result<()> {
+        let images = self.folder.images();
+        let (mut all, mut gone) = (0_u64, 0_u64);
+        let mut after = None;
+        loop {
+            let page = self.queue.outputs(after, PAGE_ROWS).await?;
+            let Some((_, _, last)) = page.last() else { break };
+            after = Some(last.output);
+            all += page.len() as u64;
+            let is_gone =
+                |name: &str| !std::fs::symlink_metadata(images.join(name)).is_ok_and(|file| file.is_file());
+            let mut names: Vec<_> =
+                page.into_iter().filter(|(_, _, file)| is_gone(&file.name)).map(|(_, job, _)| job).collect();
+            gone += names.len() as u64;
+            names.dedup();
+            if self.settings.send.repair && !names.is_empty() {
+                self.queue.retry(&Selection { names, states: vec![] }).await?;
+            }
+        }
+        if gone > 0 {
+            let is = if gone == 1 { "is" } else { "are" };
+            let what = if self.settings.send.repair { "made again" } else { "`--repair` makes it again" };
+            let results = text::count(all, "result");
+            self.session.terminal.note(&format!("{} of {results} {is} gone: {what}", text::grouped(gone)));
+        }
+        Ok(())
+    }
+
+    /// The figures that progress begins with.
+    async fn board(&self) -> Result<Board> {
+        let tally = self.queue.tally().await?;
+        let scope = &self.settings.send.scope;
+        let mut start = Start { cost: tally.cost, ..Start::default() };
+        if *scope == Scope::default() {
+            start.total = tally.jobs_total();
+            let ended =
+                tally.jobs.iter().filter(|(state, _)| state.is_final() && **state != JobState::Cancelled);
+            start.done = ended.map(|(_, n)| n).sum();
+        } else {
+            let left = self.queue.left(scope).await?;
+            start.total = left.ready + left.snoozed + left.waiting + left.running;
+        }
+        Ok(Board::new(start, self.session.terminal.clone(), self.settings.voice.quiet))
+    }
+
+    async fn tell_start(&self) -> Result<()> {
+        if self.settings.voice.quiet {
+            return Ok(());
+        }
+        let send = &self.settings.send;
+        let left = self.queue.left(&send.scope).await?;
+        let jobs = text::count(left.ready + left.snoozed + left.waiting + left.running, "job");
+        let at = self.folder.path().display().to_string();
+        let provider = self.settings.load.provider;
+        let line = format!(
+            "{jobs} to do for {provider}, up to {} at once, into {}",
+            send.concurrency,
+            printable(&at)
+        );
+        self.session.terminal.note(&line);
+        Ok(())
+    }
+
+    /// Reports, summary and exit code.
+    async fn conclude(
+        &self,
+        worked: Result<Ending, WorkError>,
+        signal: Option<super::signals::Signal>,
+    ) -> Result<Exit> {
+        let terminal = &self.session.terminal;
+        let reported = write_reports(self.queue.as_ref(), &self.folder).await;
+        let (mut exit, mut reason) = match worked {
+            Ok(ending) => self.verdict(&ending, signal).await?,
+            Err(error) => (Exit::Stopped, Some(error.to_string())),
+        };
+        if let Err(error) = reported {
+            terminal.note(&format!("error: {}", printable(&error.to_string())));
+            exit = if matches!(exit, Exit::Interrupted(_)) { exit } else { Exit::Stopped };
+            reason = reason.or(Some(error.to_string()));
+        }
+        let voice = self.settings.voice;
+        let groups = closing::failures(self.queue.as_ref(), &self.settings.send.scope).await?;
+        if voice.json {
+            let closing =
+                Closing::read(self.queue.as_ref(), &self.folder, (exit, reason.clone()), groups).await?;
+            terminal.out(&serde_json::to_string(&closing)?);
+        } else if !voice.quiet {
+            let tally = self.queue.tally().await?;
+            for line in closing::lines(&tally, &self.folder, &groups, reason.as_deref()) {
+                terminal.out(&line);
+            }
+        }
+        if (voice.json || voice.quiet)
+            && let Some(reason) = reason
+        {
+            terminal.note(&format!("stopped: {}", printable(&reason)));
+        }
+        Ok(exit)
+    }
+
+    /// The exit code, and the reason where jobs are left.
+    async fn verdict(
+        &self,
+        ending: &Ending,
+        signal: Option<super::signals::Signal>,
+    ) -> Result<(Exit, Option<String>), QueueError> {
+        let scope = &self.settings.send.scope;
+        let left = self.queue.left(scope).await?;
+        let filter = JobFilter { states: UNSUCCESSFUL.to_vec(), scope: scope.clone() };
+        let unsuccessful = !self.queue.jobs(&filter, None, 1).await?.is_empty();
+        let end = ScopeEnd::new(&left, unsuccessful);
+        let reason = match ending {
+            Ending::Stopped(stop) => Some(stop.to_string()),
+            Ending::Interrupted => Some(format!(
+                "interrupted with {} left; run the same command again to go on",
+                text::count(end.left, "job")
+            )),
+            Ending::Done if end.left > 0 => Some(format!(
+                "{} left, which another process is working on or a person must decide on; see `nightpress status`",
+                text::count(end.left, "job")
+            )),
+            Ending::Done => None,
+        };
+        Ok((Exit::of_run(ending, signal, end), reason))
+    }
+}
+
+/// Keeps the reports fresh while a run goes on. What cannot be written now is tried again; the
+/// last try, after the work, is the one whose failure counts.
+async fn refresh_reports(queue: Arc<dyn Queue>, folder: RunFolder, end: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = tokio::time::sleep(REPORTS_EVERY) => {}
+        }
+        match write_reports(queue.as_ref(), &folder).await {
+            Ok(()) | Err(ReportError::Queue(QueueError::Closed)) => {}
+            Err(error) => tracing::warn!("the reports could not be refreshed: {error}"),
+        }
+    }
+}
