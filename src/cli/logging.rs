@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
-use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -19,6 +19,9 @@ use super::terminal::Terminal;
 use crate::gemini::Key;
 use crate::job::printable;
 use crate::output::RunFolder;
+
+/// Whose warnings reach the terminal as events already.
+const DISPATCHER: &str = "nightpress::worker::dispatcher";
 
 /// Begins to log into the run folder. A second call in one process changes nothing.
 pub(super) fn start(folder: &RunFolder, key: &Key, verbose: u8, terminal: &Terminal) -> Result<()> {
@@ -33,6 +36,8 @@ pub(super) fn start(folder: &RunFolder, key: &Key, verbose: u8, terminal: &Termi
     let own = EnvFilter::new(format!("warn,nightpress={level}"));
     let to_file = Lines::File(Arc::new(Mutex::new(file)), key.clone());
     let to_terminal = Lines::Terminal(terminal.clone(), key.clone());
+    // The dispatcher tells a person through its events; what it logs is the same once more.
+    let told = Targets::new().with_default(LevelFilter::WARN).with_target(DISPATCHER, LevelFilter::OFF);
     let subscriber = tracing_subscriber::registry()
         .with(fmt::layer().json().flatten_event(true).with_writer(to_file).with_filter(own))
         .with(
@@ -41,7 +46,7 @@ pub(super) fn start(folder: &RunFolder, key: &Key, verbose: u8, terminal: &Termi
                 .with_target(false)
                 .with_ansi(false)
                 .with_writer(to_terminal)
-                .with_filter(LevelFilter::WARN),
+                .with_filter(told),
         );
     drop(subscriber.try_init());
     Ok(())

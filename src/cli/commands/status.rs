@@ -21,7 +21,7 @@ use crate::report::Summary;
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// The rate is that of the last so many requests.
 const RECENT_ATTEMPTS: u32 = 200;
-/// A rate is old news when its last request ended longer ago than this.
+/// Requests that were sent longer ago than this say nothing about the rate.
 const RECENT: Duration = Duration::from_secs(300);
 
 /// A look at a queue.
@@ -105,7 +105,7 @@ impl Look {
         let workers = queue.workers().await?.len();
         let rates = rates(queue, &tally, clock).await?;
         let to_do = left.ready + left.snoozed + left.waiting + left.running;
-        let time_left = rates.and_then(|rates| text::time_left(to_do, rates.jobs));
+        let time_left = rates.filter(|_| to_do > 0).and_then(|rates| text::time_left(to_do, rates.jobs));
         Ok(Self { tally, left, workers, images_per_minute: rates.map(|rates| rates.images), time_left })
     }
 
@@ -162,12 +162,11 @@ async fn rates(queue: &dyn Queue, tally: &Tally, clock: &dyn Clock) -> Result<Op
     // Attempts are numbered without gaps and never deleted, so the last ones need no search.
     let all: u64 = tally.attempts.values().sum();
     let before_last = i64::try_from(all.saturating_sub(u64::from(RECENT_ATTEMPTS))).unwrap_or(i64::MAX);
-    let recent = queue.attempts(None, Some(AttemptId(before_last)), RECENT_ATTEMPTS).await?;
+    let mut recent = queue.attempts(None, Some(AttemptId(before_last)), RECENT_ATTEMPTS).await?;
+    let now = clock.now();
+    recent.retain(|attempt| now.since(attempt.sent_at) <= RECENT);
     let ended = || recent.iter().filter_map(|attempt| attempt.ended_at);
     let (Some(first), Some(last)) = (recent.first(), ended().max()) else { return Ok(None) };
-    if clock.now().since(last) > RECENT {
-        return Ok(None);
-    }
     let with = |outcomes: &[AttemptOutcome]| {
         recent.iter().filter(|attempt| outcomes.contains(&attempt.outcome)).count() as u64
     };
