@@ -34,8 +34,11 @@ pub(crate) struct Press {
 #[derive(Default)]
 pub(crate) struct Events {
     seen: Mutex<Vec<Event>>,
-    on_start: Mutex<Option<Box<dyn Fn(usize) + Send>>>,
+    on_start: Mutex<Option<Hook>>,
 }
+
+/// Called with the number of requests that have left.
+type Hook = Box<dyn Fn(usize) + Send>;
 
 impl Observer for Events {
     fn event(&self, event: &Event) {
