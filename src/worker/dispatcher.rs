@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -136,7 +137,7 @@ impl<'a> Dispatcher<'a> {
                 Some(joined) = self.executors.join_next() => self.attempt_ended(joined)?,
                 Some(joined) = self.records.join_next() => self.recorded(joined)?,
                 _ = heartbeat.tick() => self.beat().await?,
-                changed = shutdown.changed() => if changed.is_err() { std::future::pending::<()>().await },
+                () = raised(&mut shutdown) => {}
                 () = sleep_until(wake_at) => self.lanes.wet(),
             }
         }
@@ -503,6 +504,13 @@ impl<'a> Dispatcher<'a> {
             wake = if cut_at > now { wake.min(cut_at) } else { now + HEARTBEAT };
         }
         Ok(wake)
+    }
+}
+
+/// Returns when the shutdown is raised; never, once nobody can raise it.
+async fn raised(shutdown: &mut watch::Receiver<Shutdown>) {
+    if shutdown.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 
