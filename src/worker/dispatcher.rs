@@ -510,7 +510,7 @@ impl<'a> Dispatcher<'a> {
 /// Returns when the shutdown is raised; never, once nobody can raise it.
 async fn raised(shutdown: &mut watch::Receiver<Shutdown>) {
     if shutdown.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
