@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nightpress::gemini::{Client, Endpoint, ImageFetcher, Key, Timeouts};
-use nightpress::job::{Clock, Job, JobState, Modalities, ModelName, PriceTable, Provider, Spec, SystemClock};
+use nightpress::job::{Clock, Job, JobState, ModelName, PriceTable, Provider, Spec, SystemClock};
 use nightpress::output::RunFolder;
 use nightpress::pacing::RetryPolicy;
 use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
@@ -103,15 +103,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn new_job(prompt: &str, ordinal: u64, prices: &PriceTable) -> Result<NewJob, Box<dyn Error>> {
-    let spec = Spec {
-        prompt: prompt.to_owned(),
-        references: vec![],
-        model: ModelName::default_model(),
-        aspect_ratio: Some("1:1".to_owned()),
-        image_size: None,
-        modalities: Modalities::Image,
-        extra: serde_json::Map::new(),
-    };
+    let mut spec = Spec::new(prompt, ModelName::default_model());
+    spec.aspect_ratio = Some("1:1".to_owned());
     let name = format!("fox-{ordinal}");
     Ok(NewJob {
         reservation: prices.reservation(&spec),
