@@ -3,9 +3,11 @@
 //! It never tries again and never follows a redirect: there is one retry loop, and it is in the
 //! queue. HTTP/1.1 only, so that a broken connection takes one request with it, not all of them.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
@@ -138,18 +140,12 @@ impl Client {
             value.set_sensitive(true);
             request = request.header(HeaderName::from_static("x-goog-api-key"), value);
         }
-        let request = request.body(reqwest::Body::wrap_stream(body.into_stream()));
-        let started = Instant::now();
-        let deadline = started + self.timeouts.total;
-        // An upload may be long: only the total bounds it. The silence begins when it has left,
-        // which cannot be seen from here, so the head of the answer has idle + connect time.
-        let head_deadline = deadline.min(started + self.timeouts.idle + self.timeouts.connect);
-        let response = match timeout_at(head_deadline, request.send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(self.transport_error(error)),
-            Err(_) if head_deadline == deadline => return Err(TransportError::Total(self.timeouts.total)),
-            Err(_) => return Err(TransportError::Idle(self.timeouts.idle)),
-        };
+        let sent = Arc::new(Mutex::new(Instant::now()));
+        let touched = Arc::clone(&sent);
+        let upload = body.into_stream().inspect_ok(move |_| touch(&touched));
+        let response = request.body(reqwest::Body::wrap_stream(upload)).send();
+        let deadline = Instant::now() + self.timeouts.total;
+        let response = self.head(response, deadline, &sent).await?;
         Ok(Reply {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
@@ -161,6 +157,33 @@ impl Client {
                 deadline,
             },
         })
+    }
+
+    /// Waits for the head of an answer. Silence is counted from the last block that the
+    /// connection took from us: an upload may be long.
+    async fn head(
+        &self,
+        response: impl Future<Output = reqwest::Result<reqwest::Response>>,
+        deadline: Instant,
+        sent: &Mutex<Instant>,
+    ) -> Result<reqwest::Response, TransportError> {
+        tokio::pin!(response);
+        loop {
+            let silent_at = *sent.lock().unwrap_or_else(PoisonError::into_inner) + self.timeouts.idle;
+            match timeout_at(deadline.min(silent_at), &mut response).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) => return Err(self.transport_error(error)),
+                Err(_) if Instant::now() >= deadline => {
+                    return Err(TransportError::Total(self.timeouts.total));
+                }
+                Err(_) => {
+                    let last = *sent.lock().unwrap_or_else(PoisonError::into_inner);
+                    if last.elapsed() >= self.timeouts.idle {
+                        return Err(TransportError::Idle(self.timeouts.idle));
+                    }
+                }
+            }
+        }
     }
 
     fn transport_error(&self, error: reqwest::Error) -> TransportError {
@@ -209,6 +232,10 @@ impl ReplyBody {
         }
         bytes
     }
+}
+
+fn touch(at: &Mutex<Instant>) {
+    *at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
 }
 
 /// What all clients of this crate have in common.

@@ -220,15 +220,7 @@ mod tests {
     use crate::job::{Digest, MediaType, Modalities, ModelName, Reference};
 
     fn spec(prompt: &str) -> Spec {
-        Spec {
-            prompt: prompt.to_owned(),
-            references: vec![],
-            model: ModelName::default_model(),
-            aspect_ratio: None,
-            image_size: None,
-            modalities: Modalities::Image,
-            extra: Map::new(),
-        }
+        Spec::new(prompt, ModelName::default_model())
     }
 
     async fn sent(spec: &Spec) -> Vec<u8> {

@@ -123,6 +123,20 @@ impl fmt::Display for SpecField {
 }
 
 impl Spec {
+    /// A prompt for a model, with nothing else asked for.
+    #[must_use]
+    pub fn new(prompt: impl Into<String>, model: ModelName) -> Self {
+        Self {
+            prompt: prompt.into(),
+            references: vec![],
+            model,
+            aspect_ratio: None,
+            image_size: None,
+            modalities: Modalities::default(),
+            extra: Map::new(),
+        }
+    }
+
     /// Digest of the description without the references' bytes.
     #[must_use]
     pub fn spec_digest(&self) -> Digest {
@@ -186,15 +200,7 @@ mod tests {
     use super::*;
 
     fn spec() -> Spec {
-        Spec {
-            prompt: "a cat".to_owned(),
-            references: vec![],
-            model: ModelName::default_model(),
-            aspect_ratio: None,
-            image_size: None,
-            modalities: Modalities::Image,
-            extra: Map::new(),
-        }
+        Spec::new("a cat", ModelName::default_model())
     }
 
     #[test]

@@ -91,22 +91,14 @@ fn slug(prompt: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Modalities, ModelName};
+    use crate::job::ModelName;
 
     fn place(number: u32) -> Place {
         Place { line: number, number }
     }
 
     fn spec(prompt: &str) -> Spec {
-        Spec {
-            prompt: prompt.to_owned(),
-            references: vec![],
-            model: ModelName::default_model(),
-            aspect_ratio: None,
-            image_size: None,
-            modalities: Modalities::Image,
-            extra: serde_json::Map::new(),
-        }
+        Spec::new(prompt, ModelName::default_model())
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Floor 2: the durable queue and the ledger. The only home of SQL.
 //!
 //! [`Queue`] is the contract that the floors above rely on; every engine passes the suite in
-//! [`conformance`]. What an engine must keep:
+//! `conformance`. What an engine must keep:
 //!
 //! 1. **Written before sent.** [`Queue::claim`] commits an attempt with outcome `sent` for each
 //!    job that it hands out, before it returns.
@@ -84,7 +84,8 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// Records a worker process.
     async fn register_worker(&self, start: WorkerStart) -> Result<WorkerId, QueueError>;
 
-    /// Records that a worker ended in order. It must hold no lease any more.
+    /// Records that a worker ended in order. It must hold no lease any more; one that does stays
+    /// listed, so that it can be rescued.
     async fn retire_worker(&self, worker: WorkerId) -> Result<(), QueueError>;
 
     /// The lane of (provider, model, key), created when it is new.
@@ -98,7 +99,8 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// Of each lane's model at most as many as it has permits; untried jobs before those with a
     /// lost attempt, then higher priority, then manifest order. With a cap, a job whose
     /// reservation would lift the batch's `at most` above it is not claimed and
-    /// [`Claimed::capped`] is set. The cost does not grow with the queue.
+    /// [`Claimed::capped`] is set. The cost does not grow with the queue. A worker that was declared
+    /// dead gets [`QueueError::DeclaredDead`]: nobody would rescue what it leased.
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, QueueError>;
 
     /// Ends an attempt and says what becomes of its job. Fenced.
@@ -130,7 +132,8 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
 
     /// Takes over everything that dead workers left behind. Their attempts that were not settled
     /// become `lost` and the jobs `pending` or `held` by the policy. Jobs whose answer was settled
-    /// but not yet published are leased to `heir` and returned, to be published from the spool.
+    /// but not yet published are leased to `heir` and returned, to be published from the spool. An
+    /// heir that is dead itself is [`QueueError::DeclaredDead`], and nothing is changed.
     async fn rescue(
         &self,
         dead: &[WorkerId],
@@ -142,7 +145,8 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// again and becomes `pending`. Fenced. The attempt stays as it was settled.
     async fn unpublishable(&self, job: JobId, epoch: Epoch) -> Result<(), QueueError>;
 
-    /// Published files whose job wants another name now (only its `output` changed).
+    /// Published files whose job wants another name now (only its `output` changed), in an order in
+    /// which they can be renamed one by one. Files that wait for a name another one keeps are left out.
     async fn moves(&self) -> Result<Vec<OutputMove>, QueueError>;
 
     /// A published file was renamed to `name`.
@@ -154,7 +158,8 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     // ---- what a person asks for ---------------------------------------------------------
 
     /// Makes the selected jobs `pending` again, with fresh allowances. Jobs that are waiting,
-    /// pending or running are left alone. Returns how many were changed.
+    /// pending or running are left alone, and so are those that succeeded unless they are named: they
+    /// cost money again. Returns how many were changed.
     async fn retry(&self, selection: &Selection) -> Result<u64, QueueError>;
 
     /// Cancels the selected jobs; a running one when its worker hears of it. Jobs that have

@@ -7,21 +7,22 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::breaker::Breaker;
+use super::decision::{Decision, Grounds};
 use super::executor::{self, Cause, Ended, Tools};
 use super::finish::{self, Recorded};
 use super::lanes::{Lanes, Moment};
 use super::progress::{Phase, Progress};
 use super::rescue::rescue;
-use super::{Ending, Event, Shutdown, Stop, Work, WorkError};
-use crate::gemini::fault::{Fault, FaultClass};
-use crate::job::{AttemptOutcome, JobId, JobState, Micros, RunId, Timestamp, WorkerId};
-use crate::pacing::{Ticket, Verdict, Why};
-use crate::queue::{Claim, ClaimRequest, Left, Next, PlannedOutput, Settlement};
+use super::{Ending, Event, Shutdown, Stop, Work, WorkError, ending};
+use crate::job::{AttemptOutcome, JobId, JobState, Micros, RunId, WorkerId};
+use crate::pacing::Ticket;
+use crate::queue::{Claim, ClaimRequest, Settlement};
 
 /// How often the worker says that it lives, hears of cancellations and looks for dead neighbours.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -77,14 +78,6 @@ struct EndedEvent {
     took: Duration,
 }
 
-/// What became of an attempt: its outcome and its job's way on.
-struct Decision {
-    outcome: AttemptOutcome,
-    next: Next,
-    state: JobState,
-    again_in: Option<Duration>,
-}
-
 impl<'a> Dispatcher<'a> {
     pub(super) fn new(work: &'a Work, tools: Tools, (run, worker): (RunId, WorkerId)) -> Self {
         Self {
@@ -127,7 +120,7 @@ impl<'a> Dispatcher<'a> {
                 if let Some(drain) = self.draining.take() {
                     return Ok(drain.ending);
                 }
-                if let Some(ending) = self.ending_when_idle().await? {
+                if let Some(ending) = ending::when_idle(self.work, &mut self.lanes, self.capped).await? {
                     return Ok(ending);
                 }
             }
@@ -136,7 +129,7 @@ impl<'a> Dispatcher<'a> {
                 Some(joined) = self.executors.join_next() => self.attempt_ended(joined)?,
                 Some(joined) = self.records.join_next() => self.recorded(joined)?,
                 _ = heartbeat.tick() => self.beat().await?,
-                changed = shutdown.changed() => if changed.is_err() { std::future::pending::<()>().await },
+                () = raised(&mut shutdown) => {}
                 () = sleep_until(wake_at) => self.lanes.wet(),
             }
         }
@@ -207,30 +200,31 @@ impl<'a> Dispatcher<'a> {
             running.progress.enter(Phase::Saving);
             opens_at = self.teach_lane(&claim, &running, &ended, now);
         }
-        let Ended { result, mut facts } = ended;
+        let Ended { result, facts } = ended;
         let message = facts.error.clone().or_else(|| facts.note.clone());
+        let wall = self.work.clock.now();
         let decision = match result {
             Ok(pictures) => {
                 self.breaker.succeeded();
-                Decision {
-                    outcome: AttemptOutcome::Succeeded,
-                    next: Next::Publish(pictures.into_iter().map(planned).collect()),
-                    state: JobState::Succeeded,
-                    again_in: None,
-                }
+                Decision::publish(pictures)
             }
-            Err(Cause::Fault(fault)) => self.decide(&claim, &fault, opens_at, now),
-            Err(Cause::Aborted) => self.back_to_the_queue(AttemptOutcome::Aborted, Duration::ZERO),
-            Err(Cause::Unsendable(_)) => Decision {
-                outcome: AttemptOutcome::Failed,
-                next: Next::Fail,
-                state: JobState::Failed,
-                again_in: None,
-            },
+            Err(Cause::Fault(fault)) => {
+                if let Some(stop) = self.breaker.fault(&fault) {
+                    self.drain(Ending::Stopped(stop), None);
+                }
+                let grounds = Grounds {
+                    policy: &self.work.config.retry,
+                    counters: claim.counters,
+                    lane_wait: opens_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now)),
+                    now: wall,
+                };
+                Decision::of_fault(&fault, &grounds, &mut self.rng)
+            }
+            Err(Cause::Aborted) => Decision::again(AttemptOutcome::Aborted, Duration::ZERO, wall),
+            Err(Cause::Unsendable(_)) => Decision::fail(),
             Err(Cause::Disk(error)) => {
-                facts.error = Some(error.to_string());
                 self.drain(Ending::Stopped(Stop::Disk(error.to_string())), None);
-                self.back_to_the_queue(AttemptOutcome::Aborted, Duration::ZERO)
+                Decision::again(AttemptOutcome::Aborted, Duration::ZERO, wall)
             }
         };
         if decision.state == JobState::Failed
@@ -288,44 +282,6 @@ impl<'a> Dispatcher<'a> {
             });
         }
         opens_at
-    }
-
-    /// What becomes of a job whose attempt ended with a fault.
-    fn decide(&mut self, claim: &Claim, fault: &Fault, opens_at: Option<Instant>, now: Instant) -> Decision {
-        let lane_wait = opens_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        if let Some(stop) = self.breaker.fault(fault) {
-            self.drain(Ending::Stopped(stop), None);
-        }
-        let outcome = match fault.class {
-            FaultClass::Throttled { .. } | FaultClass::Parked { .. } => AttemptOutcome::Throttled,
-            FaultClass::Transient { .. } => AttemptOutcome::Transient,
-            FaultClass::NoImage => AttemptOutcome::NoImage,
-            FaultClass::Refused => AttemptOutcome::Refused,
-            FaultClass::Rejected => AttemptOutcome::Failed,
-            // Not the job's fault: it waits for an account, a key or a model that serves.
-            FaultClass::MoneyOut | FaultClass::KeyRejected | FaultClass::ModelUnavailable => {
-                return self.back_to_the_queue(AttemptOutcome::Failed, Duration::ZERO);
-            }
-        };
-        let count = |of: AttemptOutcome, so_far: u32| so_far + u32::from(outcome == of);
-        let verdict = self.work.config.retry.verdict(
-            outcome,
-            count(AttemptOutcome::Transient, claim.counters.transient),
-            count(AttemptOutcome::NoImage, claim.counters.no_image),
-            &mut self.rng,
-        );
-        match verdict {
-            Verdict::Again(delay) => self.back_to_the_queue(outcome, delay.max(lane_wait)),
-            Verdict::Fail => Decision { outcome, next: Next::Fail, state: JobState::Failed, again_in: None },
-            Verdict::Refuse => {
-                Decision { outcome, next: Next::Refuse, state: JobState::Refused, again_in: None }
-            }
-        }
-    }
-
-    fn back_to_the_queue(&self, outcome: AttemptOutcome, delay: Duration) -> Decision {
-        let due = self.work.clock.now().plus(delay);
-        Decision { outcome, next: Next::Retry(due), state: JobState::Pending, again_in: Some(delay) }
     }
 
     /// An end was recorded: it is told, and what was due to it may go on.
@@ -429,60 +385,6 @@ impl<'a> Dispatcher<'a> {
         self.draining = Some(Drain { ending, cut_at });
     }
 
-    /// Nothing of ours runs and nothing could be started: whether that is the end.
-    async fn ending_when_idle(&mut self) -> Result<Option<Ending>, WorkError> {
-        let work = self.work;
-        let left = work.queue.left(&work.config.scope).await?;
-        if self.capped {
-            let spent = work.queue.cost_at_most().await?.rounded();
-            let cap = work.config.cost_max.unwrap_or_default().rounded();
-            return Ok(Some(Ending::Stopped(Stop::CostCap { cap, spent })));
-        }
-        let Left { ready, snoozed, waiting, running, held } = left;
-        if ready + snoozed + running + waiting == 0 {
-            return Ok(match held {
-                _ if work.config.forever => None,
-                0 => Some(Ending::Done),
-                held => Some(Ending::Stopped(Stop::Held(held))),
-            });
-        }
-        self.lanes.refresh(work).await?;
-        if running > 0 || work.config.forever {
-            return Ok(None);
-        }
-        let models = work.queue.models_left(&work.config.scope).await?;
-        Ok(self.ending_when_lanes_are_shut(&models))
-    }
-
-    /// Jobs are left: whether any lane will take one before long.
-    fn ending_when_lanes_are_shut(&self, models: &[String]) -> Option<Ending> {
-        let now = Instant::now();
-        let mut stopped = None;
-        let mut parked: Option<(Instant, String)> = None;
-        for lane in self.lanes.of(models) {
-            match (&lane.stopped, lane.closed(now)) {
-                (Some(why), _) => stopped = Some(why.clone()),
-                (None, Some(closed)) if closed.why == Why::Parked && !self.work.config.wait => {
-                    let nearest = parked.as_ref().is_none_or(|(until, _)| closed.until < *until);
-                    if nearest {
-                        parked = Some((closed.until, format!("{} has used up its quota", lane.model)));
-                    }
-                }
-                _ => return None,
-            }
-        }
-        let stop = match (parked, stopped) {
-            (Some((until, why)), _) => Stop::Parked { why, until: self.wall_clock(until, now) },
-            (None, Some(why)) => Stop::ModelUnavailable(why),
-            (None, None) => return None,
-        };
-        Some(Ending::Stopped(stop))
-    }
-
-    fn wall_clock(&self, at: Instant, now: Instant) -> Timestamp {
-        self.work.clock.now().plus(at.saturating_duration_since(now))
-    }
-
     /// When to look again though nothing has happened: a lane opens, a job becomes due, a
     /// deadline passes, running requests are to be cut off.
     async fn next_wake(&mut self, lanes: Option<Instant>) -> Result<Instant, WorkError> {
@@ -506,13 +408,9 @@ impl<'a> Dispatcher<'a> {
     }
 }
 
-fn planned(picture: crate::output::SpooledPicture) -> PlannedOutput {
-    PlannedOutput {
-        spool: picture.name,
-        media: picture.media,
-        bytes: picture.bytes,
-        digest: picture.digest,
-        width: picture.width,
-        height: picture.height,
+/// Returns when the shutdown is raised; never, once nobody can raise it.
+async fn raised(shutdown: &mut watch::Receiver<Shutdown>) {
+    if shutdown.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

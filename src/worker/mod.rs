@@ -5,7 +5,9 @@
 
 mod breaker;
 mod config;
+mod decision;
 mod dispatcher;
+mod ending;
 mod event;
 mod executor;
 mod finish;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nightpress::job::{AttemptOutcome, JobState, Micros};
 use nightpress::queue::Queue as _;
-use nightpress::simulator::{Fault, FaultRule, LimitKind, LimitRule};
+use nightpress::simulator::{Fault, FaultRule, Hint, LimitKind, LimitRule};
 use nightpress::worker::{Ending, Event, FailureLimit, Shutdown, Stop};
 
 use crate::press::{Press, job, jobs, scenario};
@@ -144,6 +144,7 @@ async fn throttling_uses_up_no_allowance_and_a_closed_lane_is_not_hammered() {
         per_window: 1,
         window_ms: 60,
         burst: Some(2),
+        hint: Hint::RetryInfo,
         ..LimitRule::default()
     }];
     let press = Press::new(limited).await;

@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nightpress::gemini::{Client, Endpoint, ImageFetcher, Key, Timeouts};
-use nightpress::job::{
-    AttemptOutcome, Job, JobState, Modalities, ModelName, PriceTable, Provider, Spec, SystemClock,
-};
+use nightpress::job::{AttemptOutcome, Job, JobState, ModelName, PriceTable, Provider, Spec, SystemClock};
 use nightpress::output::RunFolder;
 use nightpress::pacing::{Backoff, RetryPolicy};
 use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
@@ -34,8 +32,11 @@ pub(crate) struct Press {
 #[derive(Default)]
 pub(crate) struct Events {
     seen: Mutex<Vec<Event>>,
-    on_start: Mutex<Option<Box<dyn Fn(usize) + Send>>>,
+    on_start: Mutex<Option<Hook>>,
 }
+
+/// Called with the number of requests that have left.
+type Hook = Box<dyn Fn(usize) + Send>;
 
 impl Observer for Events {
     fn event(&self, event: &Event) {
@@ -65,15 +66,7 @@ pub(crate) fn job(name: &str, prompt: &str) -> Job {
     Job {
         name: name.parse().expect("a legal id"),
         ordinal: 0,
-        spec: Spec {
-            prompt: prompt.to_owned(),
-            references: vec![],
-            model: ModelName::default_model(),
-            aspect_ratio: None,
-            image_size: None,
-            modalities: Modalities::Image,
-            extra: serde_json::Map::new(),
-        },
+        spec: Spec::new(prompt, ModelName::default_model()),
         stream: true,
         output: name.parse().expect("a legal name"),
         tags: [].into(),

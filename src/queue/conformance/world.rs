@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::Map;
 
 use crate::job::{
     AttemptOutcome, Clock, Digest, Epoch, Job, JobId, JobState, LaneId, ManualClock, MediaType, Micros,
-    Modalities, ModelName, Provider, Reference, RunId, Spec, Timestamp, Usage, WorkerId,
+    ModelName, Provider, Reference, RunId, Spec, Timestamp, Usage, WorkerId,
 };
 use crate::queue::{
     AttemptFacts, Claim, ClaimRequest, Claimed, JobFilter, JobRow, LaneKey, LoadDiff, LoadPolicy, NewJob,
@@ -40,15 +39,7 @@ pub(in crate::queue) fn job(name: &str, ordinal: u64) -> NewJob {
         job: Job {
             name: name.parse().unwrap(),
             ordinal,
-            spec: Spec {
-                prompt: format!("a picture of {name}"),
-                references: vec![],
-                model: ModelName::default_model(),
-                aspect_ratio: None,
-                image_size: None,
-                modalities: Modalities::Image,
-                extra: Map::new(),
-            },
+            spec: Spec::new(format!("a picture of {name}"), ModelName::default_model()),
             stream: true,
             output: name.parse().unwrap(),
             tags: BTreeMap::new(),

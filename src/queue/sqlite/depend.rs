@@ -29,9 +29,6 @@ RETURNING job";
 const ANY: &str = "SELECT EXISTS (SELECT 1 FROM dependency)";
 
 pub(super) async fn promote(session: &mut Session, succeeded: &[i64]) -> Result<(), QueueError> {
-    if succeeded.is_empty() || !any(session).await? {
-        return Ok(());
-    }
     sqlx::query(PROMOTE)
         .bind(list(succeeded))
         .execute(&mut session.conn)

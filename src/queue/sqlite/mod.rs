@@ -1,10 +1,13 @@
 //! The queue in one SQLite file.
 //!
 //! One connection writes, on the engine's own task, with group commit; a few others only read.
-//! Files by subject, in reading order: [`open`] and [`migrate`] (the database), [`engine`] (how
-//! commands become transactions), [`stage`] and [`load`] (a manifest comes in), [`claim`],
-//! [`settle`], [`names`], [`publish`], [`rescue`] (working), [`depend`] (jobs that need jobs),
-//! [`person`], then [`figures`] and [`read`]; [`rows`] and [`fault`] are the small tools of all.
+//! Files by subject, in reading order: `open` and `migrate` (the database), `engine` (how
+//! commands become transactions), `stage` and `load` (a manifest comes in), `claim`,
+//! `settle`, `names`, `publish`, `rescue` (working), `depend` (jobs that need jobs),
+//! `person`, then `figures` and `read`; `rows` and `fault` are the small tools of all.
+//!
+//! Parameters are written `$1`, never `?1`: several statements stand in one text, and where one of
+//! them leaves a number out, sqlx 0.9 counts `?` parameters wrongly from there on.
 
 mod claim;
 mod depend;

@@ -16,7 +16,7 @@ use crate::queue::QueueError;
 /// Connections that only read.
 const READERS_MAX: u32 = 3;
 /// Statements that a connection keeps prepared: all there are, in every size of a set.
-const STATEMENTS_MAX: usize = 256;
+const STATEMENTS_MAX: usize = 384;
 /// Rows that a connection's thread may be ahead of the reader.
 const ROWS_AHEAD: usize = 256;
 /// Page cache of the writing connection, in KiB; SQLite spells KiB as a negative number.

@@ -31,7 +31,7 @@ DELETE FROM temp.placed WHERE NOT EXISTS (
     SELECT 1 FROM job j CROSS JOIN output o
     WHERE j.job = placed.job AND j.epoch = placed.epoch AND j.state = 'running'
       AND o.job = j.job AND o.status = 'planned');
-SELECT slot, job FROM temp.placed";
+SELECT slot, job, EXISTS (SELECT 1 FROM dependency) AS needed FROM temp.placed";
 
 /// What was replaced is forgotten. A job that was described anew meanwhile is to be made again.
 pub(super) const PUBLISH: &str = "
@@ -229,14 +229,15 @@ pub(super) async fn published(
     leases: &[(JobId, Epoch)],
 ) -> Result<Vec<Result<(), QueueError>>, QueueError> {
     let what = "publishing files";
-    session.run(what, "DELETE FROM temp.placed").await?;
     let placed = leases.iter().enumerate().map(|(slot, lease)| Placed(slot, *lease)).collect();
     rows::insert(&mut session.conn, what, placed).await?;
     let rows = sqlx::query(FENCE).fetch_all(&mut session.conn).await.doing(what)?;
     let mut answers: Vec<Result<(), QueueError>> =
         leases.iter().map(|(job, _)| Err(QueueError::LeaseLost { job: *job })).collect();
     let mut jobs = Vec::with_capacity(rows.len());
+    let mut needed = false;
     for row in &rows {
+        needed = get(row, "needed")?;
         let slot: i64 = get(row, "slot")?;
         if let Some(answer) = usize::try_from(slot).ok().and_then(|slot| answers.get_mut(slot)) {
             *answer = Ok(());
@@ -244,7 +245,9 @@ pub(super) async fn published(
         jobs.push(get(row, "job")?);
     }
     session.run(what, PUBLISH).await?;
-    depend::promote(session, &jobs).await?;
+    if needed {
+        depend::promote(session, &jobs).await?;
+    }
     Ok(answers)
 }
 

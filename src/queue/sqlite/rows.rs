@@ -12,6 +12,9 @@ use crate::queue::QueueError;
 
 /// Most rows in one statement. A power of two.
 const ROWS_MAX: usize = 256;
+/// Up to this many rows go in one statement of their very number: what is settled at once is about
+/// as many as requests are in flight, and a hop costs more than a text in the cache.
+const ROWS_EXACT_MAX: usize = 64;
 
 /// The values of one row, in the order of its columns.
 #[derive(Default)]
@@ -47,7 +50,7 @@ pub(super) trait Row {
     fn values(self, to: &mut Values);
 }
 
-/// Inserts all rows in chunks of 256, 128 … 1.
+/// Inserts all rows in chunks of 256, 128 and what remains.
 pub(super) async fn insert<R: Row>(
     conn: &mut SqliteConnection,
     what: &'static str,
@@ -58,6 +61,10 @@ pub(super) async fn insert<R: Row>(
     let mut size = ROWS_MAX;
     let mut text: Option<Arc<str>> = None;
     while left > 0 {
+        if left <= ROWS_EXACT_MAX && size != left {
+            size = left;
+            text = None;
+        }
         while size > left {
             size /= 2;
             text = None;

@@ -109,7 +109,6 @@ pub(super) async fn settle(
 ) -> Result<Vec<Result<Publication, QueueError>>, QueueError> {
     let what = "settling attempts";
     let now = session.now();
-    session.run(what, "DELETE FROM temp.ending").await?;
     let endings: Vec<Ending> = (items.iter().enumerate())
         .filter(|(_, one)| one.outcome != AttemptOutcome::Sent)
         .map(|(slot, one)| Ending(slot, one))

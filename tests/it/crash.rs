@@ -1,0 +1,182 @@
+//! What a process leaves behind when it dies, and what the next one makes of it. A run whose
+//! future is dropped is as good as killed: nothing is settled, the locks are gone.
+
+use std::fs;
+use std::time::Duration;
+
+use nightpress::job::{AttemptOutcome, Digest, JobState, MediaType, Reference};
+use nightpress::queue::{LostPolicy, Queue as _, Scope};
+use nightpress::simulator::{Fault, FaultRule};
+use nightpress::worker::{Ending, Event, Stop};
+
+use crate::press::{Press, job, jobs, scenario};
+
+/// Runs until `n` requests have reached the server, then drops the run with all that it holds.
+async fn run_and_die(press: &Press, n: usize) {
+    let arrived = async {
+        while press.log().entries.len() < n {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ending = press.run() => panic!("the run ended by itself: {ending:?}"),
+        () = arrived => {}
+    }
+}
+
+fn stalls_at_first() -> Vec<FaultRule> {
+    vec![FaultRule { times: Some(1), ..FaultRule::always(Fault::StallBefore) }]
+}
+
+#[tokio::test]
+async fn what_was_in_flight_is_lost_counted_and_asked_for_again() {
+    let mut press = Press::new(scenario(stalls_at_first())).await;
+    press.timeouts.idle = Duration::from_secs(60);
+    press.load(jobs(4)).await;
+    run_and_die(&press, 4).await;
+    assert_eq!(press.run().await.expect("runs"), Ending::Done);
+    press.check_books().await;
+    let attempts = press.attempts().await;
+    let lost: Vec<_> = attempts.iter().filter(|one| one.outcome == AttemptOutcome::Lost).collect();
+    assert_eq!(lost.len(), 4);
+    assert!(lost.iter().all(|one| one.cost.is_none() && one.cost_at_most.is_some_and(|cost| cost.0 > 0)));
+    assert!(press.events.all().iter().any(|event| matches!(event, Event::Rescued { lost: 4, .. })));
+    let tally = press.queue.tally().await.expect("reads");
+    assert!(tally.cost_at_most > tally.cost, "a lost attempt may have been billed");
+}
+
+#[tokio::test]
+async fn with_hold_a_person_decides_on_what_was_lost() {
+    let mut press = Press::new(scenario(stalls_at_first())).await;
+    press.timeouts.idle = Duration::from_secs(60);
+    press.config.lost = LostPolicy::Hold;
+    press.load(jobs(3)).await;
+    run_and_die(&press, 3).await;
+    assert_eq!(press.run().await.expect("runs"), Ending::Stopped(Stop::Held(3)));
+    assert_eq!(press.log().entries.len(), 3, "a held job was sent");
+}
+
+#[tokio::test]
+async fn a_settled_answer_is_published_from_the_spool_and_never_asked_for_again() {
+    let mut press = Press::new(scenario(vec![])).await;
+    press.load(vec![job("a", "one")]).await;
+    // Where `images/` should be stands a file: publishing fails, as on a bad disk.
+    fs::write(press.folder().images(), b"in the way").expect("writes");
+    let ending = press.run().await.expect("runs");
+    assert!(matches!(ending, Ending::Stopped(Stop::Disk(_))), "{ending:?}");
+    assert_eq!(press.row("a").await.state, JobState::Running, "planned, not published");
+    fs::remove_file(press.folder().images()).expect("removes");
+    press.config.seed = 8;
+    assert_eq!(press.run().await.expect("runs"), Ending::Done);
+    assert_eq!(press.log().entries.len(), 1, "a settled answer was paid twice");
+    press.check_books().await;
+    assert_eq!(press.row("a").await.state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn two_runs_of_one_folder_share_the_work() {
+    let press = Press::new(scenario(vec![])).await;
+    press.load(jobs(40)).await;
+    let (one, other) = tokio::join!(press.run(), press.run());
+    assert_eq!((one.expect("runs"), other.expect("runs")), (Ending::Done, Ending::Done));
+    press.check_books().await;
+    assert_eq!(press.log().entries.len(), 40, "a job was sent twice");
+}
+
+#[tokio::test]
+async fn a_changed_job_replaces_its_old_file_and_a_renamed_one_costs_nothing() {
+    let press = Press::new(scenario(vec![])).await;
+    press.load(vec![job("a", "one"), job("b", "two")]).await;
+    press.run().await.expect("runs");
+    let old = press.row("a").await.outputs[0].clone();
+    let mut renamed = job("b", "two");
+    renamed.output = "new/name".parse().expect("a name");
+    press.load(vec![job("a", "one, changed"), renamed]).await;
+    let moves = press.queue.moves().await.expect("reads");
+    assert_eq!(moves.len(), 1);
+    assert!(moves[0].to.starts_with("new/name."), "{}", moves[0].to);
+    assert_eq!(press.row("a").await.state, JobState::Pending);
+    assert!(press.folder().images().join(&old.name).exists(), "the old file went before the new one came");
+    press.run().await.expect("runs");
+    let new = press.row("a").await.outputs[0].clone();
+    assert_eq!(new.name, old.name);
+    assert_ne!(new.digest, old.digest);
+    assert_eq!(press.log().entries.len(), 3);
+}
+
+#[tokio::test]
+async fn a_foreign_file_in_the_way_is_kept_and_the_picture_gets_the_next_name() {
+    let press = Press::new(scenario(vec![])).await;
+    press.load(vec![job("a", "one")]).await;
+    fs::create_dir(press.folder().images()).expect("creates");
+    for extension in ["png", "jpg"] {
+        fs::write(press.folder().images().join(format!("a.{extension}")), b"mine").expect("writes");
+    }
+    assert_eq!(press.run().await.expect("runs"), Ending::Done);
+    press.check_books().await;
+    let output = press.row("a").await.outputs[0].clone();
+    assert!(output.name.starts_with("a-2."), "{}", output.name);
+    for extension in ["png", "jpg"] {
+        let kept = fs::read(press.folder().images().join(format!("a.{extension}"))).expect("reads");
+        assert_eq!(kept, b"mine");
+    }
+}
+
+#[tokio::test]
+async fn a_reference_that_changed_after_the_load_fails_the_job_before_it_is_sent() {
+    let press = Press::new(scenario(vec![])).await;
+    let path = press.dir.path().join("ref.png");
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(4, 3).write_to(&mut png, image::ImageFormat::Png).expect("encodes");
+    fs::write(&path, png.get_ref()).expect("writes");
+    let mut edit = job("a", "edit this");
+    edit.spec.references = vec![Reference {
+        path: path.clone(),
+        digest: Digest::of(png.get_ref()),
+        bytes: png.get_ref().len() as u64,
+        media: MediaType::Png,
+    }];
+    press.load(vec![edit.clone(), job("b", "fine")]).await;
+    let mut other = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(5, 3).write_to(&mut other, image::ImageFormat::Png).expect("encodes");
+    fs::write(&path, other.get_ref()).expect("writes");
+    assert_eq!(press.run().await.expect("runs"), Ending::Done);
+    let row = press.row("a").await;
+    assert_eq!(row.state, JobState::Failed);
+    assert_eq!(row.last.expect("an attempt").error_code.as_deref(), Some("reference_changed"));
+    assert_eq!(press.log().entries.len(), 1, "it was sent");
+    // As it was: the job can be sent again.
+    fs::write(&path, png.get_ref()).expect("writes");
+    press.load(vec![edit, job("b", "fine")]).await;
+    let names = vec!["a".parse().expect("an id")];
+    let selection = nightpress::queue::Selection { names, ..Default::default() };
+    assert_eq!(press.queue.retry(&selection).await.expect("retries"), 1);
+    assert_eq!(press.run().await.expect("runs"), Ending::Done);
+    assert_eq!(press.row("a").await.state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn images_by_url_are_fetched_from_the_own_origin_and_nowhere_private() {
+    let shapes = [Fault::ImageUrlText, Fault::ImageUrlFileData, Fault::ImageUrlMarkdown];
+    let rules = shapes
+        .iter()
+        .map(|fault| FaultRule { jobs: Some(format!("<{}>", fault.name())), ..FaultRule::always(*fault) });
+    let private =
+        FaultRule { jobs: Some("<private>".to_owned()), ..FaultRule::always(Fault::ImageUrlRedirect) };
+    let press = Press::new(scenario(rules.chain([private]).collect())).await;
+    let mut batch: Vec<_> =
+        shapes.iter().map(|fault| job(fault.name(), &format!("by <{}>", fault.name()))).collect();
+    batch.push(job("private", "by <private>"));
+    press.load(batch).await;
+    assert_eq!(press.run().await.expect("runs"), Ending::Done);
+    for fault in shapes {
+        let row = press.row(fault.name()).await;
+        assert_eq!(row.state, JobState::Succeeded, "{}: {:?}", fault.name(), row.last);
+        let note = row.last.and_then(|last| last.note).unwrap_or_default();
+        assert!(note.contains("Aggregate-NanoUrl"), "{note}");
+    }
+    let row = press.row("private").await;
+    assert_eq!(row.state, JobState::Failed);
+    let left = press.queue.left(&Scope::default()).await.expect("reads");
+    assert_eq!(left, nightpress::queue::Left::default());
+}
