@@ -7,5 +7,5 @@ mod batch;
 mod crash;
 mod house;
 mod press;
-// mod program;
-// mod readme;
+mod program;
+mod readme;
