@@ -275,10 +275,10 @@ pub(super) async fn rename_outputs(
         let mut taken = Vec::new();
         let before = renamed;
         for one in moves {
-            if rename(queue, folder, &one, terminal).await? {
-                renamed += 1;
-            } else {
-                taken.push(one);
+            match rename(queue, folder, &one, terminal).await? {
+                Renaming::Done => renamed += 1,
+                Renaming::Taken => taken.push(one),
+                Renaming::Impossible => {}
             }
         }
         moves = taken;
@@ -296,29 +296,39 @@ pub(super) async fn rename_outputs(
     Ok(renamed)
 }
 
-/// `false` when the new name is taken.
+/// What became of a renaming.
+enum Renaming {
+    Done,
+    /// Another file has that name, perhaps not for long.
+    Taken,
+    /// There is nothing to rename, or the disk said no.
+    Impossible,
+}
+
 async fn rename(
     queue: &dyn Queue,
     folder: &RunFolder,
     one: &OutputMove,
     terminal: &Terminal,
-) -> Result<bool> {
+) -> Result<Renaming> {
     // The page that begins behind the output before it begins with it.
     let page = queue.outputs(Some(OutputId(one.output.0 - 1)), 1).await?;
     let Some((_, _, file)) = page.into_iter().find(|(_, _, file)| file.output == one.output) else {
-        return Ok(true);
+        return Ok(Renaming::Impossible);
     };
     match rename_published(&folder.images(), &one.from, &one.to, (file.bytes, file.digest)) {
         Ok(Published::Done) => {
             queue.moved(one.output, &one.to).await?;
-            Ok(true)
+            Ok(Renaming::Done)
         }
-        Ok(Published::Occupied) => Ok(false),
+        Ok(Published::Occupied) => Ok(Renaming::Taken),
         // A person deleted it; that is told when results are counted.
-        Err(PublishError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(PublishError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Renaming::Impossible)
+        }
         Err(error) => {
-            terminal.note(&format!("warning: {error}"));
-            Ok(true)
+            terminal.note(&format!("warning: {}", printable(&error.to_string())));
+            Ok(Renaming::Impossible)
         }
     }
 }

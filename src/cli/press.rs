@@ -61,11 +61,17 @@ impl Press {
 
         let worked = work(self.work(&api, board, signalled)).await;
         end.cancel();
-        while let Some(joined) = beside.join_next().await {
-            joined.context("a task beside the work failed; this is a bug in nightpress")?;
+        let mut joined = Ok(());
+        while let Some(task) = beside.join_next().await {
+            joined = joined.and(task.context("a task beside the work failed; this is a bug in nightpress"));
         }
         api.stop().await;
-        self.conclude(worked, first_signal.get().copied()).await
+        let concluded = self.conclude(worked, first_signal.get().copied()).await;
+        // Requests were sent: whatever goes wrong from here on is not wrong usage.
+        Ok(joined.and(concluded).unwrap_or_else(|error| {
+            self.session.terminal.note(&super::error_text(&error));
+            Exit::Stopped
+        }))
     }
 
     fn work(&self, api: &LiveApi, board: Arc<Board>, shutdown: watch::Receiver<Shutdown>) -> Work {

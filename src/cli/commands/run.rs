@@ -3,6 +3,8 @@
 //! The order matters. What can be wrong with the command line, the key, the address and the
 //! manifest is found out before the folder is made: exit code 2 leaves nothing behind.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 
 use crate::cli::api::Api;
@@ -14,6 +16,8 @@ use crate::cli::logging;
 use crate::cli::press::Press;
 use crate::cli::session::Session;
 use crate::cli::settings::Settings;
+use crate::output::RunFolder;
+use crate::queue::Queue;
 
 use super::load::{Load, load};
 
@@ -30,11 +34,18 @@ pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit>
         voice: settings.voice,
     };
     let queue = load(&session, &folder, what).await?;
-    logging::start(&folder, api.key(), settings.voice.verbose, &session.terminal)?;
-    let api = api.start().await?;
-    let press = Press { session, folder, queue, settings, command: "run", forever: false };
-    let queue = std::sync::Arc::clone(&press.queue);
-    let exit = press.run(api).await;
+    let exit = press(session, folder, (Arc::clone(&queue), settings), api).await;
     queue.close().await;
     exit
+}
+
+async fn press(
+    session: Session,
+    folder: RunFolder,
+    (queue, settings): (Arc<dyn Queue>, Settings),
+    api: Api,
+) -> Result<Exit> {
+    logging::start(&folder, api.key(), settings.voice.verbose, &session.terminal)?;
+    let api = api.start().await?;
+    Press { session, folder, queue, settings, command: "run", forever: false }.run(api).await
 }
