@@ -114,7 +114,10 @@ async fn without_a_key_nothing_is_written_and_the_code_is_2() {
 #[tokio::test]
 async fn a_wrong_manifest_gets_all_its_errors_and_leaves_no_trace() {
     let desk = Desk::new(vec![]).await;
-    desk.write("m.yaml", "version: 1\njobs:\n  - promt: a cat\n  - { id: x, prompt: no }\n  - { id: x, prompt: dog }\n");
+    desk.write(
+        "m.yaml",
+        "version: 1\njobs:\n  - promt: a cat\n  - { id: x, prompt: no }\n  - { id: x, prompt: dog }\n",
+    );
     desk.run(&["run", "m.yaml"])
         .await
         .ended(2)
@@ -189,7 +192,8 @@ async fn a_manifest_that_shrank_needs_a_word() {
 
 #[tokio::test]
 async fn failed_and_refused_jobs_give_1_and_a_rejected_key_gives_3() {
-    let rules = vec![FaultRule { jobs: Some("number 1".to_owned()), ..FaultRule::always(Fault::RefusedSafety) }];
+    let rules =
+        vec![FaultRule { jobs: Some("number 1".to_owned()), ..FaultRule::always(Fault::RefusedSafety) }];
     let desk = Desk::new(rules).await;
     desk.write("m.jsonl", &manifest(3));
     desk.run(&["run", "m.jsonl"]).await.ended(1).says("refused");
@@ -211,7 +215,8 @@ async fn standard_input_is_a_manifest_too() {
     let desk = Desk::new(vec![]).await;
     let mut command = desk.command(&["run", "-", "-o", "tonight"]);
     let mut child = command.stdin(Stdio::piped()).spawn().expect("starts");
-    std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), manifest(3).as_bytes()).expect("writes");
+    std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), manifest(3).as_bytes())
+        .expect("writes");
     desk.finish(child).await.ended(0);
     assert_eq!(fs::read_dir(desk.path("tonight/images")).expect("lists").count(), 3);
 }
@@ -234,7 +239,10 @@ async fn wrong_flags_say_what_would_be_right() {
     desk.run(&["run", "m.jsonl", "--concurency", "4"]).await.ended(2).says("--concurrency");
     desk.run(&["run", "m.jsonl", "--concurrency", "0"]).await.ended(2);
     desk.run(&["run", "m.jsonl", "--deadline", "soon"]).await.ended(2).says("deadline");
-    desk.run(&["run", "m.jsonl", "--base-url", "http://example.test"]).await.ended(2).says("--allow-insecure");
+    desk.run(&["run", "m.jsonl", "--base-url", "http://example.test"])
+        .await
+        .ended(2)
+        .says("--allow-insecure");
     desk.run(&["run", "missing.yaml"]).await.ended(2).says("missing.yaml");
     desk.run(&["status"]).await.ended(2);
     assert!(!desk.path("out").exists());
@@ -256,7 +264,9 @@ async fn ctrl_c_gives_130_twice_cuts_off_and_the_next_run_finishes() {
     desk.requests(4).await;
     signal(&child, "-INT");
     // The second one must not be taken for the first: it is sent when the first was heard.
-    while !desk.path("out/m/nightpress.log").exists() || !desk.read("out/m/nightpress.log").contains("draining") {
+    while !desk.path("out/m/nightpress.log").exists()
+        || !desk.read("out/m/nightpress.log").contains("draining")
+    {
         tokio::task::yield_now().await;
     }
     signal(&child, "-INT");
@@ -294,7 +304,8 @@ async fn the_key_is_nowhere() {
     let desk = Desk::new(rules).await;
     desk.write("m.jsonl", &manifest(3));
     let seen = desk.run(&["run", "m.jsonl", "-vv", "--concurrency", "1"]).await;
-    let mut texts = vec![(PathBuf::from("stdout"), seen.out.into_bytes()), ("stderr".into(), seen.err.into_bytes())];
+    let mut texts =
+        vec![(PathBuf::from("stdout"), seen.out.into_bytes()), ("stderr".into(), seen.err.into_bytes())];
     let mut folders = vec![desk.path("out")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("lists").flatten() {
@@ -318,7 +329,10 @@ fn holds(bytes: &[u8], needle: &[u8]) -> bool {
 #[tokio::test]
 async fn spreadsheets_get_no_formulas_and_terminals_no_escapes() {
     let desk = Desk::new(vec![]).await;
-    desk.write("m.jsonl", "{\"id\": \"=1+1\", \"output\": \"a\", \"prompt\": \"=HYPERLINK(1)\\u001b[31m\"}\n");
+    desk.write(
+        "m.jsonl",
+        "{\"id\": \"=1+1\", \"output\": \"a\", \"prompt\": \"=HYPERLINK(1)\\u001b[31m\"}\n",
+    );
     let seen = desk.run(&["run", "m.jsonl"]).await.ended(0);
     assert!(!format!("{}{}", seen.out, seen.err).contains('\u{1b}'), "{}{}", seen.out, seen.err);
     let usage = desk.read("out/m/usage.csv");
@@ -334,7 +348,8 @@ async fn scripts_get_one_json_object() {
     desk.write("m.jsonl", &manifest(2));
     for args in [&["run", "m.jsonl", "--json"][..], &["status", "--json"], &["plan", "m.jsonl", "--json"]] {
         let seen = desk.run(args).await.ended(0);
-        let value: serde_json::Value = serde_json::from_str(&seen.out).unwrap_or_else(|e| panic!("{e}: {}", seen.out));
+        let value: serde_json::Value =
+            serde_json::from_str(&seen.out).unwrap_or_else(|e| panic!("{e}: {}", seen.out));
         assert!(value.is_object());
     }
     assert!(Path::new(&desk.path("out/m")).exists());

@@ -13,11 +13,7 @@ use crate::press::scenario;
 fn blocks(language: &str) -> Vec<String> {
     let readme = include_str!("../../README.md");
     let fence = format!("```{language}\n");
-    readme
-        .split(&fence)
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap_or_default().to_owned())
-        .collect()
+    readme.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
 }
 
 fn yaml_file(name: &str) -> String {
