@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 use super::settings::LoadSettings;
 use super::terminal::Terminal;
 use super::text;
-use crate::job::{Clock, Job, Micros, OutputId, PriceTable, printable};
-use crate::manifest::{self, DigestCache, DigestEntry, ManifestError, ReadOptions, Source};
+use crate::job::{Clock, Job, Micros, PriceTable, printable};
+use crate::manifest::{self, DigestCache, ManifestError, ReadOptions, Source};
 use crate::output::{PublishError, Published, RunFolder, rename_published};
-use crate::queue::{LoadDiff, NewJob, OutputMove, Queue, ReferenceStamp};
+use crate::queue::{LoadDiff, NewJob, OutputMove, Queue};
 
 /// Jobs that go into the staging area at once.
 const STAGED_AT_ONCE: usize = 500;
@@ -58,15 +58,7 @@ impl Loader {
 
     /// What is told of references, so that no file is read again that stayed the same.
     pub(super) async fn known_digests(queue: &dyn Queue) -> Result<DigestCache> {
-        let stamps = queue.reference_stamps().await?;
-        Ok(DigestCache::from_entries(stamps.into_iter().map(|stamp| DigestEntry {
-            path: stamp.path,
-            bytes: stamp.bytes,
-            modified_ns: stamp.modified_ns,
-            inode: stamp.inode,
-            digest: stamp.digest,
-            media: stamp.media,
-        })))
+        Ok(DigestCache::from_entries(queue.reference_stamps().await?))
     }
 
     /// Reads the whole manifest. Warnings are told; errors are told all together, and end it.
@@ -250,15 +242,7 @@ pub(super) fn diff_lines(diff: &LoadDiff) -> Vec<String> {
 
 /// Keeps the digests of reference images for the next run.
 pub(super) async fn save_digests(queue: &dyn Queue, digests: &DigestCache) -> Result<()> {
-    let stamps = digests.entries().cloned().map(|entry| ReferenceStamp {
-        path: entry.path,
-        bytes: entry.bytes,
-        modified_ns: entry.modified_ns,
-        inode: entry.inode,
-        digest: entry.digest,
-        media: entry.media,
-    });
-    Ok(queue.save_reference_stamps(stamps.collect()).await?)
+    Ok(queue.save_reference_stamps(digests.entries().cloned().collect()).await?)
 }
 
 /// Renames published files whose job only got another output name. What cannot be renamed now is
@@ -311,12 +295,7 @@ async fn rename(
     one: &OutputMove,
     terminal: &Terminal,
 ) -> Result<Renaming> {
-    // The page that begins behind the output before it begins with it.
-    let page = queue.outputs(Some(OutputId(one.output.0 - 1)), 1).await?;
-    let Some((_, _, file)) = page.into_iter().find(|(_, _, file)| file.output == one.output) else {
-        return Ok(Renaming::Impossible);
-    };
-    match rename_published(&folder.images(), &one.from, &one.to, (file.bytes, file.digest)) {
+    match rename_published(&folder.images(), &one.from, &one.to, (one.bytes, one.digest)) {
         Ok(Published::Done) => {
             queue.moved(one.output, &one.to).await?;
             Ok(Renaming::Done)

@@ -11,8 +11,8 @@ use super::folder;
 use super::terminal::Terminal;
 use crate::job::{Clock, Provider, SystemClock};
 use crate::output::RunFolder;
+use crate::queue::Queue;
 use crate::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
-use crate::queue::{Queue, QueueError};
 
 /// One call of the program.
 #[derive(Debug, Clone)]
@@ -59,18 +59,10 @@ impl Session {
 
     /// Whom a run folder's queue is for.
     pub(super) async fn provider_of(&self, folder: &RunFolder) -> Result<Provider> {
-        // The queue tells whose it is to someone who asks in a wrong name, which no manifest has.
-        let nobody = Identity::Of { manifest: Some(String::new()), provider: Provider::Simulator };
-        let options = self.options(folder, Access::ReadOnly, nobody);
-        match SqliteQueue::open(options).await {
-            Err(QueueError::OtherProvider { found, .. }) => Ok(found),
-            Err(QueueError::OtherManifest { .. }) => Ok(Provider::Simulator),
-            Err(error) => Err(error.into()),
-            Ok(queue) => {
-                queue.close().await;
-                Ok(Provider::Simulator)
-            }
-        }
+        let queue = self.open(folder, Access::ReadOnly, Identity::AsItIs).await?;
+        let batch = queue.batch().await;
+        queue.close().await;
+        Ok(batch?.provider)
     }
 
     fn options(&self, folder: &RunFolder, access: Access, identity: Identity) -> OpenOptions {

@@ -56,15 +56,9 @@ impl Key {
     }
 
     /// `text` without the key: as it is, percent-encoded by any of the usual rules, and as JSON
-    /// would escape it.
+    /// would escape it, all of them in whatever case.
     pub fn redact(&self, text: &str) -> String {
-        let mut clean = text.replace(&self.0, REDACTED);
-        for spelling in self.spellings() {
-            if clean.contains(&spelling) {
-                clean = clean.replace(&spelling, REDACTED);
-            }
-        }
-        clean
+        self.spellings().fold(text.to_owned(), |text, spelling| without(&text, &spelling))
     }
 
     fn spellings(&self) -> impl Iterator<Item = String> {
@@ -76,25 +70,25 @@ impl Key {
         const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
         let encoded = [NON_ALPHANUMERIC, FORM, UNRESERVED, QUERY]
             .map(|set| percent_encode(self.0.as_bytes(), set).to_string());
-        let lower = encoded.clone().map(|text| lower_escapes(&text));
         let json = self.0.replace('\\', "\\\\").replace('"', "\\\"");
         let slashes = json.replace('/', "\\/");
-        encoded.into_iter().chain(lower).chain([json, slashes])
+        encoded.into_iter().chain([self.0.clone(), json, slashes])
     }
 }
 
-/// `%2F` as `%2f`.
-fn lower_escapes(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut in_escape = 0;
-    for c in text.chars() {
-        if c == '%' {
-            in_escape = 3;
-        }
-        out.push(if in_escape > 0 { c.to_ascii_lowercase() } else { c });
-        in_escape = std::cmp::max(in_escape, 1) - 1;
+/// `text` with [`REDACTED`] for every `secret`, in whatever case. Lower-casing ASCII keeps every
+/// byte in its place.
+fn without(text: &str, secret: &str) -> String {
+    let (folded, secret) = (text.to_ascii_lowercase(), secret.to_ascii_lowercase());
+    let mut clean = String::with_capacity(text.len());
+    let mut end = 0;
+    for (at, _) in folded.match_indices(&secret) {
+        clean.push_str(&text[end..at]);
+        clean.push_str(REDACTED);
+        end = at + secret.len();
     }
-    out
+    clean.push_str(&text[end..]);
+    clean
 }
 
 impl fmt::Debug for Key {
@@ -114,12 +108,13 @@ mod tests {
             "Invalid API key: np-KEY/+=42ab.",
             "https://x/v1?key=np-KEY%2F%2B%3D42ab&alt=sse",
             "https://x/v1?key=np-KEY%2f%2b%3d42ab",
+            "https://x/v1?KEY=NP-key%2f%2B%3d42AB",
             "np%2DKEY%2F%2B%3D42ab",
             r#"{"key":"np-KEY\/+=42ab"}"#,
         ] {
             let clean = key.redact(text);
             assert!(clean.contains("[key]"), "{clean}");
-            assert!(!clean.contains("KEY"), "{clean}");
+            assert!(!clean.to_ascii_lowercase().contains("42ab"), "{clean}");
         }
         assert_eq!(format!("{key:?}"), "Key(…)");
         assert!(!key.id().is_empty());

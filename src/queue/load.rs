@@ -1,9 +1,8 @@
 //! Types of loading a manifest into the queue.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use crate::job::{Digest, Job, MediaType, Micros, SpecField};
+use crate::job::{Job, Micros, SpecField};
 
 /// A job on its way into the queue.
 #[derive(Debug, Clone)]
@@ -58,21 +57,4 @@ pub struct LoadDiff {
     pub unpriced: u64,
     /// Jobs that will be sent: pending after the load.
     pub to_send: u64,
-}
-
-/// A reference file as it was when its digest was taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReferenceStamp {
-    /// Absolute path.
-    pub path: PathBuf,
-    /// Size in bytes.
-    pub bytes: u64,
-    /// Modification time, nanoseconds since the epoch.
-    pub modified_ns: i64,
-    /// Inode; 0 where there is none.
-    pub inode: u64,
-    /// SHA-256 of its bytes.
-    pub digest: Digest,
-    /// Format by its bytes.
-    pub media: MediaType,
 }

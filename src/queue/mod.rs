@@ -30,8 +30,10 @@ mod conformance;
 use async_trait::async_trait;
 
 pub use error::QueueError;
-pub use load::{LoadDiff, LoadPolicy, NewJob, ReferenceStamp};
-pub use read::{AttemptRow, Cursor, JobFilter, JobRow, Left, OutputRow, RunRow, Selection, Tally, WorkerRow};
+pub use load::{LoadDiff, LoadPolicy, NewJob};
+pub use read::{
+    AttemptRow, BatchRow, Cursor, JobFilter, JobRow, Left, OutputRow, RunRow, Selection, Tally, WorkerRow,
+};
 pub use work::{
     AttemptFacts, Beat, Claim, ClaimRequest, Claimed, Counters, LaneKey, LostPolicy, Next, OldOutput,
     OutputKind, OutputMove, OutputStatus, PlannedOutput, Publication, Rescued, RunStart, Scope, Settlement,
@@ -39,6 +41,7 @@ pub use work::{
 };
 
 use crate::job::{AttemptId, Epoch, JobId, JobName, LaneId, Micros, OutputId, RunId, Timestamp, WorkerId};
+use crate::manifest::DigestEntry;
 
 /// The durable queue of one batch. See the module's contract.
 #[async_trait]
@@ -68,10 +71,10 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     async fn apply_load(&self, policy: LoadPolicy) -> Result<LoadDiff, QueueError>;
 
     /// Digests of reference files as they were last seen.
-    async fn reference_stamps(&self) -> Result<Vec<ReferenceStamp>, QueueError>;
+    async fn reference_stamps(&self) -> Result<Vec<DigestEntry>, QueueError>;
 
     /// Replaces what [`Queue::reference_stamps`] returns.
-    async fn save_reference_stamps(&self, stamps: Vec<ReferenceStamp>) -> Result<(), QueueError>;
+    async fn save_reference_stamps(&self, stamps: Vec<DigestEntry>) -> Result<(), QueueError>;
 
     // ---- working ------------------------------------------------------------------------
 
@@ -167,6 +170,9 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     async fn cancel(&self, selection: &Selection) -> Result<u64, QueueError>;
 
     // ---- reading ------------------------------------------------------------------------
+
+    /// Whose queue it is.
+    async fn batch(&self) -> Result<BatchRow, QueueError>;
 
     /// Jobs by state, tokens and money over the whole batch. Constant cost.
     async fn tally(&self) -> Result<Tally, QueueError>;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::work::{OutputKind, Scope};
 use crate::job::{
-    AttemptId, AttemptOutcome, Digest, JobId, JobName, JobState, MediaType, Micros, OutputId, RunId,
-    Timestamp, Usage, WorkerId,
+    AttemptId, AttemptOutcome, Digest, JobId, JobName, JobState, MediaType, Micros, OutputId, Provider,
+    RunId, Timestamp, Usage, WorkerId,
 };
 
 /// The batch in figures, kept in the same transactions that change it.
@@ -199,6 +199,17 @@ pub struct AttemptRow {
     pub cost: Option<Micros>,
     /// The most it may have cost.
     pub cost_at_most: Option<Micros>,
+}
+
+/// Whose queue it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchRow {
+    /// Its manifest, relative to the run folder; `None` for standard input.
+    pub manifest: Option<String>,
+    /// Whom its requests go to.
+    pub provider: Provider,
+    /// When it was made.
+    pub created_at: Timestamp,
 }
 
 /// One start of the program.

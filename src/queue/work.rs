@@ -241,6 +241,10 @@ pub struct OutputMove {
     pub from: String,
     /// The name that its job wants.
     pub to: String,
+    /// Its size as published.
+    pub bytes: u64,
+    /// Its digest as published.
+    pub digest: Digest,
 }
 
 /// What a heartbeat brings back.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::job::{AttemptOutcome, JobState, Micros, Usage};
-use crate::queue::{Queue, QueueError, RunRow, Tally};
+use crate::queue::{BatchRow, Queue, QueueError, RunRow, Tally};
 
 /// The version of the file's form.
 const VERSION: u32 = 1;
@@ -15,6 +15,10 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     version: u32,
+    /// The manifest, relative to the run folder; `null` for standard input.
+    pub manifest: Option<String>,
+    /// Whom the requests go to.
+    pub provider: &'static str,
     /// All jobs, by state; states without jobs are 0.
     pub jobs: BTreeMap<&'static str, u64>,
     /// Published files.
@@ -103,14 +107,16 @@ impl Summary {
     /// The figures of a queue.
     pub async fn read(queue: &dyn Queue) -> Result<Self, QueueError> {
         let tally = queue.tally().await?;
-        Ok(Self::new(&tally, queue.runs().await?))
+        Ok(Self::new(queue.batch().await?, &tally, queue.runs().await?))
     }
 
-    fn new(tally: &Tally, runs: Vec<RunRow>) -> Self {
+    fn new(batch: BatchRow, tally: &Tally, runs: Vec<RunRow>) -> Self {
         let jobs = JobState::ALL.iter().map(|state| (state.as_str(), tally.jobs_in(*state)));
         let attempts = AttemptOutcome::ALL.iter().map(|one| (one.as_str(), tally.attempts_with(*one)));
         Self {
             version: VERSION,
+            manifest: batch.manifest,
+            provider: batch.provider.as_str(),
             jobs: jobs.collect(),
             images: tally.images,
             attempts: attempts.collect(),

@@ -98,7 +98,8 @@ impl Seen {
 }
 
 fn manifest(jobs: usize) -> String {
-    (0..jobs).map(|n| format!("{{\"id\": \"j{n:02}\", \"prompt\": \"picture number {n}\"}}\n")).collect()
+    let line = |n| format!("{{\"id\": \"j{n:02}\", \"prompt\": \"picture number {n}\"}}\n");
+    (0..jobs).map(line).collect::<Vec<_>>().concat()
 }
 
 #[tokio::test]
@@ -160,7 +161,9 @@ async fn deleted_reports_come_back_byte_for_byte() {
     desk.run(&["run", "m.jsonl"]).await.ended(0);
     let names = ["out/m/usage.csv", "out/m/attempts.csv", "out/m/summary.json"];
     let before = names.map(|name| desk.read(name));
-    names.iter().for_each(|name| fs::remove_file(desk.path(name)).expect("removes"));
+    for name in names {
+        fs::remove_file(desk.path(name)).expect("removes");
+    }
     desk.run(&["report"]).await.ended(0);
     assert_eq!(names.map(|name| desk.read(name)), before);
 }

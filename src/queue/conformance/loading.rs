@@ -1,7 +1,8 @@
 //! A manifest comes in, again and again.
 
 use crate::job::{AttemptOutcome, Digest, JobState, MediaType, Micros, Modalities, SpecField};
-use crate::queue::{LoadDiff, LoadPolicy, Next, ReferenceStamp, Selection};
+use crate::manifest::DigestEntry;
+use crate::queue::{LoadDiff, LoadPolicy, Next, Selection};
 
 use super::world::{Bench, World, job, jobs, named, reference};
 
@@ -204,7 +205,7 @@ pub(in crate::queue) async fn a_failed_load_changes_nothing(bench: &dyn Bench) {
 
 pub(in crate::queue) async fn stamps_are_replaced(bench: &dyn Bench) {
     let world = World::new(bench).await;
-    let stamp = |path: &str| ReferenceStamp {
+    let stamp = |path: &str| DigestEntry {
         path: path.into(),
         bytes: 5,
         modified_ns: -7,

@@ -9,7 +9,8 @@ use super::fault::{Doing, count, get, signed};
 use super::rows::{self, Row, Values};
 use super::stage::{self, Changed};
 use crate::job::Micros;
-use crate::queue::{LoadDiff, LoadPolicy, QueueError, ReferenceStamp};
+use crate::manifest::DigestEntry;
+use crate::queue::{LoadDiff, LoadPolicy, QueueError};
 
 /// How many changed jobs a diff shows by name.
 const EXAMPLES_MAX: usize = 10;
@@ -255,11 +256,11 @@ pub(super) async fn apply(session: &mut Session, policy: LoadPolicy) -> Result<L
 /// A reference's digest on its way into the queue.
 pub(super) struct Stamp {
     path: String,
-    stamp: ReferenceStamp,
+    stamp: DigestEntry,
 }
 
 impl Stamp {
-    pub(super) fn of(stamp: ReferenceStamp) -> Result<Self, QueueError> {
+    pub(super) fn of(stamp: DigestEntry) -> Result<Self, QueueError> {
         Ok(Self { path: stage::path_text(&stamp.path)?, stamp })
     }
 }

@@ -41,11 +41,12 @@ pub use open::{Access, Identity, OpenOptions, Synchronous};
 use self::engine::Commands;
 use self::fault::{Doing, located};
 use super::{
-    AttemptRow, Beat, ClaimRequest, Claimed, Cursor, JobFilter, JobRow, LaneKey, Left, LoadDiff, LoadPolicy,
-    LostPolicy, NewJob, OutputMove, OutputRow, Publication, Queue, QueueError, ReferenceStamp, Rescued,
-    RunRow, RunStart, Scope, Selection, Settlement, Tally, WorkerRow, WorkerStart,
+    AttemptRow, BatchRow, Beat, ClaimRequest, Claimed, Cursor, JobFilter, JobRow, LaneKey, Left, LoadDiff,
+    LoadPolicy, LostPolicy, NewJob, OutputMove, OutputRow, Publication, Queue, QueueError, Rescued, RunRow,
+    RunStart, Scope, Selection, Settlement, Tally, WorkerRow, WorkerStart,
 };
 use crate::job::{AttemptId, Clock, Epoch, JobId, JobName, LaneId, OutputId, RunId, Timestamp, WorkerId};
+use crate::manifest::DigestEntry;
 
 /// A handle on the queue of one run folder. Several handles, in one process or in many, share it.
 #[derive(Debug)]
@@ -107,11 +108,11 @@ impl Queue for SqliteQueue {
         self.write(move |session| Box::pin(load::apply(session, policy))).await
     }
 
-    async fn reference_stamps(&self) -> Result<Vec<ReferenceStamp>, QueueError> {
+    async fn reference_stamps(&self) -> Result<Vec<DigestEntry>, QueueError> {
         self.read(|conn| Box::pin(read::stamps(conn))).await
     }
 
-    async fn save_reference_stamps(&self, stamps: Vec<ReferenceStamp>) -> Result<(), QueueError> {
+    async fn save_reference_stamps(&self, stamps: Vec<DigestEntry>) -> Result<(), QueueError> {
         let stamps = stamps.into_iter().map(load::Stamp::of).collect::<Result<Vec<_>, _>>()?;
         self.write(|session| Box::pin(load::save_stamps(session, stamps))).await
     }
@@ -213,6 +214,11 @@ impl Queue for SqliteQueue {
     async fn cancel(&self, selection: &Selection) -> Result<u64, QueueError> {
         let selection = selection.clone();
         self.write(|session| Box::pin(person::cancel(session, selection))).await
+    }
+
+    async fn batch(&self) -> Result<BatchRow, QueueError> {
+        let batch = self.batch;
+        self.read(move |conn| Box::pin(read::batch(conn, batch))).await
     }
 
     async fn tally(&self) -> Result<Tally, QueueError> {

@@ -64,7 +64,7 @@ RETURNING job";
 const FORGET_PLANNED: &str = "DELETE FROM output WHERE job = $1 AND status = 'planned'";
 
 const STALE: &str = "
-SELECT o.output, o.job, o.name, o.name_key, o.position, d.output AS wanted
+SELECT o.output, o.job, o.name, o.name_key, o.position, o.bytes, o.sha256, d.output AS wanted
 FROM output o INDEXED BY output_stale CROSS JOIN job j CROSS JOIN job_detail d
 WHERE o.stale = 1 AND o.status = 'published' AND j.job = o.job AND j.state = 'succeeded' AND d.job = o.job
 ORDER BY o.output";
@@ -327,21 +327,22 @@ pub(super) async fn moves(conn: &mut SqliteConnection, batch: i64) -> Result<Vec
             .fetch_all(&mut *conn)
             .await
             .doing(what)?;
-        waiting.push((output, owners, name, stem));
+        let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+        let to = format!("{stem}.{extension}");
+        let (bytes, digest) = (count(row, "bytes")?, parsed(row, "sha256")?);
+        waiting.push((owners, OutputMove { output: OutputId(output), from: name, to, bytes, digest }));
     }
     let mut gone = HashSet::new();
     let mut moves = Vec::new();
     loop {
         let before = waiting.len();
-        waiting.retain(|(output, owners, name, stem)| {
-            if !owners.iter().all(|owner| gone.contains(owner)) {
-                return true;
+        waiting.retain(|(owners, one)| {
+            let is_free = owners.iter().all(|owner| gone.contains(owner));
+            if is_free {
+                gone.insert(one.output.0);
+                moves.push(one.clone());
             }
-            gone.insert(*output);
-            let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
-            let (output, from, to) = (OutputId(*output), name.clone(), format!("{stem}.{extension}"));
-            moves.push(OutputMove { output, from, to });
-            false
+            !is_free
         });
         if waiting.len() == before {
             return Ok(moves);

@@ -12,7 +12,8 @@ use super::fault::{Doing, count, count_or_none, get, narrow, parsed, signed};
 use super::figures::usage;
 use super::{person, stage};
 use crate::job::{AttemptId, JobId, JobName, Micros, OutputId, RunId, Timestamp};
-use crate::queue::{AttemptRow, Cursor, JobFilter, JobRow, OutputRow, QueueError, ReferenceStamp, RunRow};
+use crate::manifest::DigestEntry;
+use crate::queue::{AttemptRow, BatchRow, Cursor, JobFilter, JobRow, OutputRow, QueueError, RunRow};
 
 /// $1 batch, $2 in the manifest or not, $3 ordinal and $4 job after which the page begins, $5 JSON
 /// array of states (NULL: all), $6 first (-1: all), $7 glob, $8 limit. Read along `job_listed`.
@@ -277,13 +278,25 @@ pub(super) async fn runs(conn: &mut SqliteConnection) -> Result<Vec<RunRow>, Que
         .collect()
 }
 
-pub(super) async fn stamps(conn: &mut SqliteConnection) -> Result<Vec<ReferenceStamp>, QueueError> {
+/// Whose queue it is; $1 batch.
+const BATCH: &str = "SELECT manifest, provider, created_at FROM batch WHERE batch = $1";
+
+pub(super) async fn batch(conn: &mut SqliteConnection, batch: i64) -> Result<BatchRow, QueueError> {
+    let row = sqlx::query(BATCH).bind(batch).fetch_one(conn).await.doing("reading whose queue it is")?;
+    Ok(BatchRow {
+        manifest: get(&row, "manifest")?,
+        provider: parsed(&row, "provider")?,
+        created_at: Timestamp::from_ms(get(&row, "created_at")?),
+    })
+}
+
+pub(super) async fn stamps(conn: &mut SqliteConnection) -> Result<Vec<DigestEntry>, QueueError> {
     let rows = sqlx::query(STAMPS).fetch_all(conn).await.doing("reading digests of references")?;
     rows.iter()
         .map(|row| {
             let path: String = get(row, "path")?;
             let inode: i64 = get(row, "inode")?;
-            Ok(ReferenceStamp {
+            Ok(DigestEntry {
                 path: path.into(),
                 bytes: count(row, "bytes")?,
                 modified_ns: get(row, "modified_ns")?,
