@@ -63,6 +63,13 @@ pub(super) struct JobBuilder {
 /// A job's model, and where the manifest names it; nowhere if the command line does.
 type PlacedModel = (ModelName, Option<Location>);
 
+/// An id that the manifest gives.
+struct GivenId {
+    name: JobName,
+    /// Another job has it too; that was reported, and the rest of this one is looked at still.
+    is_repeat: bool,
+}
+
 impl JobBuilder {
     pub(super) fn new(settings: Settings) -> Self {
         Self { settings, patterns: Patterns::new(), names: Names::default() }
@@ -79,7 +86,9 @@ impl JobBuilder {
         }
         let values = values(&id, &model, fields.aspect_ratio, fields.image_size, fields.tags);
         let output = match (&id, &values) {
-            (Ok(Some(_)), Ok(values)) => self.output(&fields.output, values, at, out),
+            (Ok(Some(id)), Ok(values)) if !id.is_repeat || fields.output.is_given() => {
+                self.output(&fields.output, values, at, out)
+            }
             _ => Err(Reported),
         };
         let prompt = match (prompt_text(fields.prompt, at, out), fields.template.checked(), &values) {
@@ -103,8 +112,8 @@ impl JobBuilder {
             extra: fields.extra.checked()?.unwrap_or_default(),
         };
         self.check_request_size(&spec, at.job, out)?;
-        let (name, output) = if let Some(name) = id? {
-            (name, output?)
+        let (name, output) = if let Some(id) = id? {
+            (id.name, output?)
         } else {
             let name = self.names.derive_id(&spec, at.place()).ok_or(Reported)?;
             values.id = Some(name.to_string());
@@ -126,19 +135,18 @@ impl JobBuilder {
         id: Field<JobName>,
         job: Places,
         out: &mut Collector,
-    ) -> Result<Option<JobName>, Reported> {
+    ) -> Result<Option<GivenId>, Reported> {
         let id_at = id.place_or(job.job);
-        let Some(id) = id.checked()? else { return Ok(None) };
-        self.names.claim_id(&id, job.place()).map_err(|first| {
-            let shown = excerpt(id.as_str());
-            let Place { line, number } = first;
+        let Some(name) = id.checked()? else { return Ok(None) };
+        let first = self.names.claim_id(&name, job.place()).err();
+        if let Some(Place { line, number }) = first {
+            let shown = excerpt(name.as_str());
             out.error(
                 id_at,
-                format!("the id {shown} is taken by job {number} on line {line}; ids are unique"),
+                format!("the id {shown} is already taken by job {number} on line {line}; ids are unique"),
             );
-            Reported
-        })?;
-        Ok(Some(id))
+        }
+        Ok(Some(GivenId { name, is_repeat: first.is_some() }))
     }
 
     fn model(&self, model: Field<ModelName>, out: &mut Collector) -> Result<PlacedModel, Reported> {
@@ -241,7 +249,7 @@ impl JobBuilder {
 
 /// What patterns can use, unless one of it is wrong.
 fn values(
-    id: &Result<Option<JobName>, Reported>,
+    id: &Result<Option<GivenId>, Reported>,
     model: &Result<PlacedModel, Reported>,
     aspect_ratio: Field<String>,
     image_size: Field<String>,
@@ -250,7 +258,7 @@ fn values(
     let id = id.as_ref().map_err(|reported| *reported)?;
     let (model, _) = model.as_ref().map_err(|reported| *reported)?;
     Ok(Values {
-        id: id.as_ref().map(JobName::to_string),
+        id: id.as_ref().map(|id| id.name.to_string()),
         model: model.to_string(),
         aspect_ratio: aspect_ratio.checked()?,
         image_size: image_size.checked()?,

@@ -12,6 +12,8 @@ use super::raw::{Entry, Kind, Node, Scalar, Value};
 use super::reference::DigestCache;
 use crate::job::Job;
 
+const NO_JOBS: &str = "the manifest has no jobs; it needs one at least";
+
 /// The version of the manifest's form that this program reads.
 const VERSION: &str = "1";
 
@@ -69,7 +71,7 @@ impl<'a> Checker<'a> {
     /// How many jobs there were, the errors, the warnings.
     pub(super) fn finish(mut self) -> (u64, Diagnostics, Diagnostics) {
         if self.jobs == 0 && !self.unreadable {
-            self.out.error(Location::START, "the manifest has no jobs; it needs one at least");
+            self.out.error(Location::START, NO_JOBS);
         }
         let (errors, warnings) = self.out.finish();
         (u64::from(self.jobs), errors, warnings)
@@ -93,6 +95,10 @@ impl<'a> Checker<'a> {
         let jobs = self.top(at, entries, whole);
         if let Some(Node { at, value }) = jobs {
             match value {
+                Value::List(jobs) if jobs.is_empty() => {
+                    self.unreadable = true;
+                    self.out.error(at, NO_JOBS);
+                }
                 Value::List(jobs) => {
                     // Stops by itself at a count that is an error.
                     let _ = jobs.into_iter().try_for_each(|job| self.job(job));

@@ -42,6 +42,10 @@ pub(super) enum Field<T> {
 }
 
 impl<T> Field<T> {
+    pub(super) const fn is_given(&self) -> bool {
+        matches!(self, Self::Given(..))
+    }
+
     pub(super) fn new(value: Option<T>, at: Location) -> Self {
         value.map_or(Self::Wrong, |value| Self::Given(value, at))
     }

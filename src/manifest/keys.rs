@@ -17,6 +17,7 @@ use super::json;
 use super::pattern::Patterns;
 use super::raw::{Entry, Kind, Node, Scalar, Value};
 use super::reference::DigestCache;
+use super::suggest::nearest;
 use super::value::to_json;
 use crate::job::{Modalities, Reference};
 
@@ -87,7 +88,15 @@ impl KeyReader<'_> {
                 "priority" => fields.priority = Field::new(self.priority(&node), at),
                 "extra" => fields.extra = Field::new(self.extra(&node), at),
                 "template" => fields.template = Field::new(self.truth(key, &node), at),
-                _ => self.out.error(entry.key_at, unknown_key(key, JOB_KEYS)),
+                _ => {
+                    self.out.error(entry.key_at, unknown_key(key, JOB_KEYS));
+                    // The prompt is there, under a wrong name: that it is missing is no second error.
+                    if nearest(key, JOB_KEYS.iter().copied()) == Some("prompt")
+                        && matches!(fields.prompt, Field::Absent)
+                    {
+                        fields.prompt = Field::Wrong;
+                    }
+                }
             }
         }
         fields

@@ -104,7 +104,7 @@ fn the_top_level_must_be_complete() {
         "2:1: `model` belongs to a job or under `defaults:`, not to the top level",
     );
     check("version: 1\n", "1:1: `jobs` is missing; add the list of jobs under `jobs:`");
-    check("version: 1\njobs: []\n", "1:1: the manifest has no jobs; it needs one at least");
+    check("version: 1\njobs: []\n", "2:7: the manifest has no jobs; it needs one at least");
     check("version: 1\njobs: {}\n", "2:7: `jobs` must be a list, found a mapping");
     check("version: 1\njobs: [cat]\n", "2:8: a job is a mapping with a `prompt`, found the text `cat`");
     check("- prompt: a", "1:1: a manifest is a mapping with `version: 1` and `jobs:`, found a list");
@@ -142,11 +142,14 @@ fn all_errors_come_at_once_in_the_order_of_the_file() {
             "5:31: the reference `refs/no.png`: it is no PNG, JPEG or WebP by its bytes; it begins with `<!doctype ht`",
             "5:44: the reference `refs`: it is not a regular file",
             "6:11: `stream` must be true or false, found the text `maybe`",
-            "7:7: the id `a` is taken by job 1 on line 3; ids are unique",
+            "7:7: the id `a` is already taken by job 1 on line 3; ids are unique",
             "8:11: the prompt is empty",
             "9:15: `modalities` must be [IMAGE] or [TEXT, IMAGE], found `AUDIO`",
+            "10:11: the output of job `a`: `../x`: a name must not contain `..` or `.` as a part: it could leave the folder",
         ],
     );
+    // A prompt under a wrong name is one mistake, not two.
+    check_yaml("version: 1\njobs:\n- promt: x\n", &["3:3: unknown key `promt`, did you mean `prompt`?"]);
     check_yaml(
         "version: 1\njobs:\n- id: a\n  prompt: ''\n  output: ../x\n- id: b\n  prompt: x: y\n",
         &[
@@ -231,7 +234,8 @@ fn a_job_without_an_id_is_named_by_its_content_and_never_by_its_place() {
     assert_eq!(after[1..], before[..]);
     let taken = fixture.read("x.csv", format!("id,prompt\n,a black cat\n{},x\n", before[0]));
     assert!(
-        taken.errors.contains("x.csv:3:1: the id") && taken.errors.contains("is taken by job 1 on line 2"),
+        taken.errors.contains("x.csv:3:1: the id")
+            && taken.errors.contains("is already taken by job 1 on line 2"),
         "{taken:?}"
     );
 }
