@@ -19,9 +19,11 @@ const DRAWS_PER_SECOND: u8 = 10;
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// Columns of the bar itself.
 const BAR_COLUMNS: usize = 24;
-/// Columns of a job's id and a model's name, where there is room.
-const ID_COLUMNS: usize = 28;
+/// Columns of a model's name: that of the longest one there is.
 const MODEL_COLUMNS: usize = 30;
+/// Fewest and most columns of a job's id beside it; in a narrower terminal the model goes.
+const ID_COLUMNS_MIN: usize = 16;
+const ID_COLUMNS_MAX: usize = 40;
 /// Lines of the terminal that are left to what stood there before.
 const LINES_SPARED: usize = 4;
 
@@ -126,12 +128,14 @@ fn job_line(one: &Running, width: usize) -> String {
         Phase::Saving => "saving".to_owned(),
     };
     let seconds = one.progress.elapsed().as_secs();
-    let id = text::cut(one.job.as_str(), ID_COLUMNS);
-    if width < 80 {
+    // Blanks, phase and seconds take 29 columns; the id has what is left beside the model.
+    let id_columns = width.saturating_sub(MODEL_COLUMNS + 29).min(ID_COLUMNS_MAX);
+    let id = text::cut(one.job.as_str(), id_columns.max(ID_COLUMNS_MIN));
+    if id_columns < ID_COLUMNS_MIN {
         return format!("  {id} {phase} {seconds} s");
     }
     let model = text::cut(one.model.as_str(), MODEL_COLUMNS);
-    format!("  {id:<ID_COLUMNS$} {model:<MODEL_COLUMNS$} {phase:<18} {seconds:>4} s")
+    format!("  {id:<id_columns$} {model:<MODEL_COLUMNS$} {phase:<18} {seconds:>4} s")
 }
 
 #[cfg(test)]
@@ -161,6 +165,7 @@ mod tests {
                 assert!(console::measure_text_width(line) <= room.max(1), "{columns}: {line}");
             }
         }
+        assert!(message(&board.state(), 24, 80).contains("gemini-3.1-flash-image"), "no model in 80 columns");
         let text = message(&board.state(), 24, 120);
         assert!(text.starts_with("12/40"), "{text}");
         assert!(text.contains("$0.81"), "{text}");

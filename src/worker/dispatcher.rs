@@ -272,9 +272,10 @@ impl<'a> Dispatcher<'a> {
                 return None;
             }
         };
+        let was_closed = self.lanes.is_closed(claim.lane, now);
         let moment = Moment { instant: now, wall: self.work.clock.now() };
         let opens_at = self.lanes.ended(claim.lane, running.ticket, fault, moment);
-        if let (Some(opens_at), Some(fault)) = (opens_at, fault) {
+        if let (Some(opens_at), Some(fault), false) = (opens_at, fault, was_closed) {
             self.work.observer.event(&Event::LaneClosed {
                 model: claim.spec.model.clone(),
                 for_: opens_at.saturating_duration_since(now),

@@ -162,6 +162,11 @@ impl Lanes {
         }
     }
 
+    /// Whether a lane is closed: refusals of one volley close it once.
+    pub(super) fn is_closed(&self, id: LaneId, now: Instant) -> bool {
+        self.all.iter().any(|lane| lane.id == id && lane.closed(now).is_some())
+    }
+
     /// A request was cut off or never left.
     pub(super) fn gone(&mut self, id: LaneId, ticket: Ticket) {
         if let Some(lane) = self.by_id(id) {
