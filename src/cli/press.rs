@@ -112,19 +112,25 @@ impl Press {
     /// Notices results that a person deleted; with `--repair` their jobs are made again.
     async fn look_for_results(&self) -> Result<()> {
         let images = self.folder.images();
-        let (mut all, mut gone) = (0_u64, 0_u64);
+        let is_gone =
+            |name: &str| !std::fs::symlink_metadata(images.join(name)).is_ok_and(|file| file.is_file());
+        // Only what this run is about: a job that left the manifest is not made, or paid, again.
+        let filter = JobFilter { states: vec![JobState::Succeeded], scope: self.settings.send.scope.clone() };
+        let (mut all, mut gone) = (0, 0);
         let mut after = None;
         loop {
-            let page = self.queue.outputs(after, PAGE_ROWS).await?;
-            let Some((_, _, last)) = page.last() else { break };
-            after = Some(last.output);
-            all += page.len() as u64;
-            let is_gone =
-                |name: &str| !std::fs::symlink_metadata(images.join(name)).is_ok_and(|file| file.is_file());
-            let mut names: Vec<_> =
-                page.into_iter().filter(|(_, _, file)| is_gone(&file.name)).map(|(_, job, _)| job).collect();
-            gone += names.len() as u64;
-            names.dedup();
+            let page = self.queue.jobs(&filter, after, PAGE_ROWS).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.cursor);
+            let mut names = Vec::new();
+            for job in page.into_iter().filter(|job| !job.cursor.left) {
+                let missing = job.outputs.iter().filter(|output| is_gone(&output.name)).count();
+                all += job.outputs.len() as u64;
+                gone += missing as u64;
+                if missing > 0 {
+                    names.push(job.name);
+                }
+            }
             if self.settings.send.repair && !names.is_empty() {
                 self.queue.retry(&Selection { names, states: vec![] }).await?;
             }
@@ -195,7 +201,7 @@ impl Press {
         if voice.json {
             let closing =
                 Closing::read(self.queue.as_ref(), &self.folder, (exit, reason.clone()), groups).await?;
-            terminal.out(&serde_json::to_string(&closing)?);
+            terminal.json(&serde_json::to_string(&closing)?);
         } else if !voice.quiet {
             let tally = self.queue.tally().await?;
             for line in closing::lines(&tally, &self.folder, &groups, reason.as_deref()) {

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::ProgressBar;
 
+use crate::job::json_safe;
+
 /// Bytes of results that are kept back to be written at once.
 const BUFFER_BYTES: usize = 16 * 1024;
 
@@ -40,6 +42,12 @@ impl Terminal {
         if out.buffer.len() >= BUFFER_BYTES {
             self.above_bars(|| out.write());
         }
+    }
+
+    /// JSON among the results. It may hold prompts and servers' words: nothing of them steers a
+    /// terminal.
+    pub(super) fn json(&self, json: &str) {
+        self.out(&json_safe(json));
     }
 
     /// A line for the person who watches: progress, warnings, errors. What was printed to

@@ -312,8 +312,11 @@ fn keep_last(kept: &mut Option<String>, new: Option<String>) {
     }
 }
 
+/// More tokens than any answer can have: such a count says nothing, and sums of it overflow.
+const TOKENS_MAX: u64 = 1_000_000_000;
+
 fn keep_last_count(kept: &mut Option<u64>, new: Option<u64>) {
-    *kept = new.or(*kept);
+    *kept = new.filter(|count| *count <= TOKENS_MAX).or(*kept);
 }
 
 /// How the API spells "nothing" where it must say something.

@@ -12,7 +12,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, Heade
 use tokio::time::{Instant, timeout_at};
 
 use super::key::Key;
-use super::request::{Endpoint, Method, RequestBody};
+use super::request::{Endpoint, Method, ReferenceGone, RequestBody};
 use crate::job::Spec;
 
 /// How long things may take. Silence of 50–120 s is normal for 4K pictures (users' reports,
@@ -59,7 +59,7 @@ pub enum TransportError {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(String),
-    /// The request's own body could not be read.
+    /// The request's own body could not be read: the server got a torn one, which it refuses.
     #[error("the request could not be built: {0}")]
     Body(String),
 }
@@ -187,14 +187,15 @@ impl Client {
     }
 
     fn transport_error(&self, error: reqwest::Error) -> TransportError {
-        let (connect, tls) = (error.is_connect(), is_tls(&error));
+        let (connect, tls) = (error.is_connect(), is_caused_by::<rustls::Error>(&error));
+        let body = is_caused_by::<ReferenceGone>(&error);
         let text = source_chain(error);
         let text = self.endpoint.key.redact(&text);
         if tls {
             TransportError::Tls(text)
         } else if connect {
             TransportError::Connect(text)
-        } else if text.contains("changed while it was sent") {
+        } else if body {
             TransportError::Body(text)
         } else {
             TransportError::Broken(text)
@@ -268,14 +269,12 @@ pub(super) fn source_chain(error: reqwest::Error) -> String {
     text
 }
 
-/// Whether TLS is what failed.
-fn is_tls(error: &reqwest::Error) -> bool {
+/// Whether an error of type `E` stands in the chain of causes, by itself or inside an I/O error.
+fn is_caused_by<E: std::error::Error + 'static>(error: &reqwest::Error) -> bool {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = source {
         let inside = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if cause.is::<rustls::Error>()
-            || inside.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
-        {
+        if cause.is::<E>() || inside.is_some_and(<dyn std::error::Error + Send + Sync>::is::<E>) {
             return true;
         }
         source = cause.source();

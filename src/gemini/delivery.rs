@@ -10,11 +10,22 @@ use super::fetch::FetchError;
 #[must_use]
 pub fn of_lost_connection(error: &TransportError, request: &Request<'_>) -> Fault {
     let kind = match error {
+        TransportError::Body(_) => {
+            let message = (request.redact)(&error.to_string());
+            let code = Cow::Borrowed("reference_changed");
+            return Fault {
+                class: FaultClass::Rejected,
+                code,
+                message,
+                lane_cooldown: false,
+                may_be_billed: false,
+            };
+        }
         TransportError::Connect(_) => Transport::Connect,
         TransportError::Tls(_) => Transport::Tls,
         TransportError::Idle(_) => Transport::Idle,
         TransportError::Total(_) => Transport::Timeout,
-        TransportError::Broken(_) | TransportError::Body(_) => Transport::Reset,
+        TransportError::Broken(_) => Transport::Reset,
     };
     fault::of_transport(kind, &error.to_string(), request)
 }

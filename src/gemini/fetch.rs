@@ -23,7 +23,7 @@ pub enum FetchError {
     /// Neither https nor the endpoint's own origin, or no URL at all.
     #[error("the answer's image URL is not allowed: {0}")]
     Forbidden(&'static str),
-    /// More than [`REDIRECTS_MAX`] redirects, or one without a target.
+    /// More than five redirects, or one without a target.
     #[error("the image's URL redirects too often or nowhere")]
     Redirects,
     /// The server said no.
@@ -41,6 +41,17 @@ pub enum FetchError {
     /// The connection could not be made or broke.
     #[error("the image could not be fetched: {0}")]
     Broken(String),
+}
+
+impl FetchError {
+    /// Whether another try may go better.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::TimedOut | Self::Broken(_) => true,
+            Self::Status(status) => matches!(status, 404 | 408 | 425 | 429 | 500..),
+            Self::Forbidden(_) | Self::Redirects | Self::TooLarge { .. } => false,
+        }
+    }
 }
 
 /// Fetches images by URL.

@@ -180,6 +180,14 @@ fn merge(into: &mut Value, from: &Value) {
     }
 }
 
+/// A reference that could not be read to the length it had when the manifest was read.
+#[derive(Debug, thiserror::Error)]
+#[error("reference {} changed while it was sent: {error}", path.display())]
+pub(super) struct ReferenceGone {
+    path: PathBuf,
+    error: std::io::Error,
+}
+
 /// A reference that is being sent.
 struct OpenFile {
     file: File,
@@ -199,10 +207,8 @@ impl OpenFile {
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(REFERENCE_BLOCK_BYTES);
         let mut block = vec![0; wanted];
         self.file.read_exact(&mut block).await.map_err(|error| {
-            std::io::Error::new(
-                error.kind(),
-                format!("reference {} changed while it was sent: {error}", self.path.display()),
-            )
+            let path = self.path.clone();
+            std::io::Error::new(error.kind(), ReferenceGone { path, error })
         })?;
         self.left -= wanted as u64;
         Ok(Some(base64_simd::STANDARD.encode_to_string(&block).into()))

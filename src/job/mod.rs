@@ -25,7 +25,7 @@ pub use model::{ModelFacts, ModelName, known_models, model_facts};
 pub use money::Micros;
 pub use name::{NameError, OutputName};
 pub use price::{Price, PriceTable, THOUGHT_TOKENS_RESERVED};
-pub use printable::{Printable, printable};
+pub use printable::{Printable, json_safe, printable};
 pub use provider::{ParseProviderError, Provider};
 pub use spec::{Job, Modalities, Reference, Spec, SpecField};
 pub use state::{AttemptOutcome, JobState, UnknownText};

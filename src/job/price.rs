@@ -84,7 +84,7 @@ impl PriceTable {
                 // Details need not add up to the count: image tokens are what the details
                 // say, and the rest of the candidates is text.
                 let image = usage.image.unwrap_or(candidates);
-                let text = candidates.saturating_sub(image) + usage.thoughts.unwrap_or(0);
+                let text = candidates.saturating_sub(image).saturating_add(usage.thoughts.unwrap_or(0));
                 let nanos = u128::from(usage.prompt.unwrap_or(0)) * u128::from(input_nanos)
                     + u128::from(text) * u128::from(text_nanos)
                     + u128::from(image) * u128::from(image_nanos);

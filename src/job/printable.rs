@@ -23,6 +23,23 @@ pub(super) fn is_unsafe(c: char) -> bool {
         )
 }
 
+/// JSON text that a terminal cannot be steered by: what [`Printable`] would write as an escape
+/// becomes a JSON escape. Line breaks between the values stay.
+#[must_use]
+pub fn json_safe(json: &str) -> String {
+    use fmt::Write as _;
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_unsafe(c) && c != '\n' {
+            // All of them lie in the first plane, so four digits do. Writing to a text cannot fail.
+            let _ = write!(safe, "\\u{:04x}", u32::from(c));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write as _;
@@ -42,6 +59,15 @@ impl fmt::Display for Printable<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_keeps_its_meaning_and_loses_its_teeth() {
+        let json = serde_json::to_string("a\u{9b}31m\u{202e}\u{7f}b").expect("json");
+        let safe = json_safe(&json);
+        assert_eq!(safe, r#""a\u009b31m\u202e\u007fb""#);
+        let back: String = serde_json::from_str(&safe).expect("json");
+        assert_eq!(back, "a\u{9b}31m\u{202e}\u{7f}b");
+    }
 
     #[test]
     fn escape_sequences_and_direction_marks_are_shown_not_obeyed() {

@@ -20,6 +20,21 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether two paths lead to one file.
+pub(super) fn is_same_file(one: &Path, other: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let key = |path: &Path| std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).ok();
+        key(one).is_some() && key(one) == key(other)
+    }
+    #[cfg(not(unix))]
+    {
+        let key = |path: &Path| std::fs::canonicalize(path).ok();
+        key(one).is_some() && key(one) == key(other)
+    }
+}
+
 /// Tries to take the lock of a folder and returns the handle that holds it; `None` when another
 /// process holds it. The lock ends with the process, however it ends.
 pub(super) fn try_lock_folder(path: &Path) -> io::Result<Option<File>> {

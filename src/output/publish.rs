@@ -68,7 +68,7 @@ pub fn publish(
     let target = images.join(name);
     let parent = target.parent().unwrap_or(images);
     create_folders(images, parent)?;
-    if !spooled.exists() {
+    if is_gone(spooled)? {
         return if matches_record(&target, content)? {
             platform::sync_folder(parent).map_err(io_error("sync", parent))?;
             Ok(Published::Done)
@@ -103,6 +103,7 @@ pub fn publish(
 /// person has changed is left alone.
 pub fn remove_replaced(images: &Path, name: &str, record: (u64, Digest)) -> Result<(), PublishError> {
     let path = images.join(name);
+    check_folders(images, path.parent().unwrap_or(images))?;
     if matches_record(&path, record)? {
         fs::remove_file(&path).map_err(io_error("remove", &path))?;
     }
@@ -120,14 +121,26 @@ pub fn rename_published(
     let (old, new) = (images.join(from), images.join(to));
     let parent = new.parent().unwrap_or(images);
     create_folders(images, parent)?;
-    let same_file_on_this_disk = from.to_lowercase() == to.to_lowercase();
-    if fs::symlink_metadata(&new).is_ok() && !same_file_on_this_disk {
-        let done = fs::symlink_metadata(&old).is_err() && matches_record(&new, record)?;
+    let old_parent = old.parent().unwrap_or(images);
+    check_folders(images, old_parent)?;
+    // Where case does not count, `Hero` and `hero` are one file with two spellings.
+    if !is_gone(&new)? && !platform::is_same_file(&old, &new) {
+        let done = is_gone(&old)? && matches_record(&new, record)?;
         return Ok(if done { Published::Done } else { Published::Occupied });
     }
     fs::rename(&old, &new).map_err(io_error("rename", &old))?;
     platform::sync_folder(parent).map_err(io_error("sync", parent))?;
+    platform::sync_folder(old_parent).map_err(io_error("sync", old_parent))?;
     Ok(Published::Done)
+}
+
+/// Whether nothing is there. A disk that does not say is an error, not a "no".
+fn is_gone(path: &Path) -> Result<bool, PublishError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(io_error("inspect", path)(error)),
+    }
 }
 
 /// Whether a regular file at `path` has this size and digest.
@@ -160,6 +173,21 @@ fn create_folders(images: &Path, parent: &Path) -> Result<(), PublishError> {
     for part in below.components() {
         folder.push(part);
         make_folder(&folder)?;
+    }
+    Ok(())
+}
+
+/// None of the folders from `images` down to `parent` may be a symbolic link; one that is not
+/// there leads nowhere.
+fn check_folders(images: &Path, parent: &Path) -> Result<(), PublishError> {
+    let below = parent.strip_prefix(images).unwrap_or(Path::new(""));
+    let mut folder = images.to_owned();
+    for part in std::iter::once(None).chain(below.components().map(Some)) {
+        folder.extend(part);
+        match fs::symlink_metadata(&folder) {
+            Ok(found) if !found.is_dir() => return Err(PublishError::NotAFolder { path: folder }),
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -273,6 +301,8 @@ mod tests {
         fs::write(at.images().join("taken.png"), b"y").expect("writes");
         let step = |to| rename_published(&at.images(), "a.png", to, record(b"x")).expect("io");
         assert_eq!(step("taken.png"), Published::Occupied);
+        fs::write(at.images().join("A.png"), b"a person's own").expect("writes");
+        assert_eq!(step("A.png"), Published::Occupied, "another file, where case counts");
         assert_eq!(step("b/c.png"), Published::Done);
         assert_eq!(step("b/c.png"), Published::Done, "a second time after a crash");
         assert_eq!(fs::read(at.images().join("b/c.png")).expect("reads"), b"x");

@@ -168,25 +168,48 @@ pub fn worker_is_dead(spool: &Path, token: &str) -> Result<bool, SpoolError> {
     }
 }
 
-/// Removes the folders of dead workers and stray files from the spool. Call it when everything
-/// that they had planned is published.
-pub fn sweep_spool(spool: &Path) -> Result<(), SpoolError> {
+/// A dead worker's folder, locked by us: nobody takes it for a living one's, and nobody else
+/// sweeps it.
+#[derive(Debug)]
+pub struct DeadFolder {
+    path: PathBuf,
+    token: String,
+    _lock: File,
+}
+
+impl DeadFolder {
+    /// The folder's name in the spool.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Removes it with all that is in it.
+    pub fn remove(self) -> Result<(), SpoolError> {
+        fs::remove_dir_all(&self.path).map_err(io_error("remove", &self.path))
+    }
+}
+
+/// The folders of dead workers in the spool. Stray files are removed. What a folder holds may
+/// still be wanted: ask the queue once it is locked, then remove it.
+pub fn dead_folders(spool: &Path) -> Result<Vec<DeadFolder>, SpoolError> {
     let _no_create = match platform::lock_folder(spool) {
         Ok(lock) => lock,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
         Err(error) => return Err(io_error("lock", spool)(error)),
     };
+    let mut dead = Vec::new();
     for entry in fs::read_dir(spool).map_err(io_error("list", spool))? {
         let entry = entry.map_err(io_error("list", spool))?;
         let path = entry.path();
         let is_folder = entry.file_type().map_err(io_error("inspect", &path))?.is_dir();
         if !is_folder {
             remove_if_there(&path)?;
-        } else if platform::try_lock_folder(&path).map_err(io_error("lock", &path))?.is_some() {
-            fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+        } else if let Some(lock) = platform::try_lock_folder(&path).map_err(io_error("lock", &path))? {
+            let token = entry.file_name().to_string_lossy().into_owned();
+            dead.push(DeadFolder { path, token, _lock: lock });
         }
     }
-    Ok(())
+    Ok(dead)
 }
 
 #[cfg(test)]
@@ -218,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_removes_dead_folders_and_strays_and_leaves_living_ones() {
+    fn dead_folders_are_found_and_strays_removed_and_living_ones_left() {
         let root = tempfile::tempdir().expect("temp dir");
         let living = SpoolDir::create(root.path(), "living").expect("creates");
         let dead = SpoolDir::create(root.path(), "dead").expect("creates");
@@ -228,7 +251,12 @@ mod tests {
         assert!(worker_is_dead(root.path(), "dead").expect("asks"));
         assert!(worker_is_dead(root.path(), "never-was").expect("asks"));
         assert!(!worker_is_dead(root.path(), "living").expect("asks"));
-        sweep_spool(root.path()).expect("sweeps");
+        let found = dead_folders(root.path()).expect("looks");
+        assert_eq!(found.iter().map(DeadFolder::token).collect::<Vec<_>>(), ["dead"]);
+        assert!(dead_folders(root.path()).expect("looks").is_empty(), "another sweeper got it too");
+        for folder in found {
+            folder.remove().expect("removes");
+        }
         let left: Vec<_> =
             fs::read_dir(root.path()).expect("lists").flatten().map(|e| e.file_name()).collect();
         assert_eq!(left, ["living"]);

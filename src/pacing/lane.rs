@@ -62,24 +62,10 @@ pub struct Ticket {
     probe: bool,
 }
 
-/// A lane as a person sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LaneView {
-    /// Requests on their way.
-    pub in_flight: u32,
-    /// Closed, until when and why.
-    pub closed: Option<Closed>,
-    /// A probe is out.
-    pub probing: bool,
-    /// Requests in the last minute.
-    pub sent_last_minute: u32,
-}
-
 /// The pacing state of one lane. See the module's documentation.
 #[derive(Debug, Clone)]
 pub struct Lane {
     limits: LaneLimits,
-    in_flight: u32,
     closed: Option<Closed>,
     /// The lane was closed and has not been proven open since.
     half_open: bool,
@@ -90,8 +76,6 @@ pub struct Lane {
     reacted_at: Option<Instant>,
     /// With a known limit: when the next request may leave.
     next_at: Option<Instant>,
-    /// Requests of the last minute, for people.
-    sent: std::collections::VecDeque<Instant>,
 }
 
 impl Lane {
@@ -99,14 +83,12 @@ impl Lane {
     pub fn new(limits: LaneLimits) -> Self {
         Self {
             limits,
-            in_flight: 0,
             closed: None,
             half_open: false,
             probe: None,
             streak: 0,
             reacted_at: None,
             next_at: None,
-            sent: std::collections::VecDeque::new(),
         }
     }
 
@@ -137,7 +119,6 @@ impl Lane {
 
     /// A request leaves.
     pub fn sent(&mut self, now: Instant) -> Ticket {
-        self.in_flight += 1;
         let probe = self.half_open && self.probe.is_none();
         if probe {
             self.probe = Some(now);
@@ -145,14 +126,11 @@ impl Lane {
         if let Some(gap) = self.gap() {
             self.next_at = Some(self.next_at.map_or(now, |next| next.max(now)) + gap);
         }
-        self.forget_old(now);
-        self.sent.push_back(now);
         Ticket { sent_at: now, probe }
     }
 
     /// A request ended and was not turned away.
     pub fn admitted(&mut self, ticket: Ticket) {
-        self.in_flight = self.in_flight.saturating_sub(1);
         // Only what was sent after the closure proves anything about the time after it.
         if self.half_open && self.reacted_at.is_none_or(|at| ticket.sent_at > at) {
             self.open();
@@ -168,7 +146,6 @@ impl Lane {
         hint: Option<Duration>,
         rng: &mut impl Rng,
     ) -> Instant {
-        self.in_flight = self.in_flight.saturating_sub(1);
         let old_news = !ticket.probe && self.reacted_at.is_some_and(|at| ticket.sent_at <= at);
         if !old_news {
             self.streak = self.streak.saturating_add(1);
@@ -184,7 +161,6 @@ impl Lane {
 
     /// Something on the way is in trouble: the lane rests for a while. Returns when it opens again.
     pub fn troubled(&mut self, now: Instant, ticket: Ticket, rng: &mut impl Rng) -> Instant {
-        self.in_flight = self.in_flight.saturating_sub(1);
         if self.reacted_at.is_none_or(|at| ticket.sent_at > at) {
             self.streak = self.streak.saturating_add(1);
             self.reacted_at = Some(now);
@@ -195,30 +171,21 @@ impl Lane {
 
     /// The lane's quota is used up for long. Returns when it opens again.
     pub fn parked(&mut self, now: Instant, for_: Duration) -> Instant {
-        self.in_flight = self.in_flight.saturating_sub(1);
         self.reacted_at = Some(now);
         self.close(now + for_, Why::Parked)
     }
 
     /// A request ended without saying anything about the limit.
     pub fn ended(&mut self, ticket: Ticket) {
-        self.in_flight = self.in_flight.saturating_sub(1);
         if ticket.probe {
             // Nobody knows; the next request is the probe.
             self.probe = None;
         }
     }
 
-    /// The lane as a person sees it.
-    pub fn view(&self, now: Instant) -> LaneView {
-        let minute = Duration::from_secs(60);
-        let recent = self.sent.iter().filter(|at| now.saturating_duration_since(**at) < minute).count();
-        LaneView {
-            in_flight: self.in_flight,
-            closed: self.closed.filter(|closed| now < closed.until),
-            probing: self.half_open && self.probe.is_some(),
-            sent_last_minute: u32::try_from(recent).unwrap_or(u32::MAX),
-        }
+    /// Closed, until when and why.
+    pub fn closed(&self, now: Instant) -> Option<Closed> {
+        self.closed.filter(|closed| now < closed.until)
     }
 
     fn open(&mut self) {
@@ -247,16 +214,6 @@ impl Lane {
 
     fn gap(&self) -> Option<Duration> {
         self.limits.per_minute.map(|n| Duration::from_secs(60) / n.max(1))
-    }
-
-    fn forget_old(&mut self, now: Instant) {
-        while self
-            .sent
-            .front()
-            .is_some_and(|at| now.saturating_duration_since(*at) >= Duration::from_secs(60))
-        {
-            self.sent.pop_front();
-        }
     }
 }
 

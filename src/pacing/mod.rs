@@ -12,5 +12,5 @@ mod retry;
 
 pub use backoff::Backoff;
 pub use daily::daily_quota_reset;
-pub use lane::{Closed, Grant, Lane, LaneLimits, LaneView, Ticket, Why};
+pub use lane::{Closed, Grant, Lane, LaneLimits, Ticket, Why};
 pub use retry::{RetryPolicy, Verdict};

@@ -87,9 +87,9 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// Records a worker process.
     async fn register_worker(&self, start: WorkerStart) -> Result<WorkerId, QueueError>;
 
-    /// Records that a worker ended in order. It must hold no lease any more; one that does stays
-    /// listed, so that it can be rescued.
-    async fn retire_worker(&self, worker: WorkerId) -> Result<(), QueueError>;
+    /// Records that a worker ended in order. One that still holds a lease does not: `false`, it
+    /// stays listed to be rescued, and what lies in its spool folder is still wanted.
+    async fn retire_worker(&self, worker: WorkerId) -> Result<bool, QueueError>;
 
     /// The lane of (provider, model, key), created when it is new.
     async fn lane(&self, key: &LaneKey) -> Result<LaneId, QueueError>;
@@ -102,7 +102,8 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// Of each lane's model at most as many as it has permits; untried jobs before those with a
     /// lost attempt, then higher priority, then manifest order. With a cap, a job whose
     /// reservation would lift the batch's `at most` above it is not claimed and
-    /// [`Claimed::capped`] is set. The cost does not grow with the queue. A worker that was declared
+    /// [`Claimed::capped`] is set. The cost does not grow with the
+    /// queue, but for a scope with a glob, which looks at ready jobs until enough match. A worker that was declared
     /// dead gets [`QueueError::DeclaredDead`]: nobody would rescue what it leased.
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, QueueError>;
 
@@ -144,6 +145,9 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
         policy: LostPolicy,
     ) -> Result<Rescued, QueueError>;
 
+    /// Files below the spool that are planned and not yet published, of all workers.
+    async fn planned_spools(&self) -> Result<Vec<String>, QueueError>;
+
     /// A planned file is not in the spool any more (a person deleted it): the job must be made
     /// again and becomes `pending`. Fenced. The attempt stays as it was settled.
     async fn unpublishable(&self, job: JobId, epoch: Epoch) -> Result<(), QueueError>;
@@ -176,6 +180,10 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
 
     /// Jobs by state, tokens and money over the whole batch. Constant cost.
     async fn tally(&self) -> Result<Tally, QueueError>;
+
+    /// Pending jobs in a scope for which nothing would be set aside: they were loaded when their
+    /// model had no known price.
+    async fn unpriced(&self, scope: &Scope) -> Result<u64, QueueError>;
 
     /// What is left to do in a scope.
     async fn left(&self, scope: &Scope) -> Result<Left, QueueError>;

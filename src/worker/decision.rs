@@ -67,11 +67,14 @@ impl Decision {
         let no_image = count(AttemptOutcome::NoImage, grounds.counters.no_image);
         match grounds.policy.verdict(outcome, transient, no_image, rng) {
             Verdict::Again(delay) => {
-                let asked = match fault.class {
-                    FaultClass::Transient { hint } => hint.unwrap_or_default(),
-                    _ => Duration::ZERO,
+                let wait = match fault.class {
+                    FaultClass::Transient { hint } => grounds.lane_wait.max(hint.unwrap_or_default()),
+                    // What is shut is the lane, for hours perhaps: a job that was put to sleep as
+                    // long would sleep on when the lane is open again, in the next run.
+                    FaultClass::Parked { .. } => Duration::ZERO,
+                    _ => grounds.lane_wait,
                 };
-                Self::again(outcome, delay.max(grounds.lane_wait).max(asked), grounds.now)
+                Self::again(outcome, delay.max(wait), grounds.now)
             }
             Verdict::Fail => Self { outcome, ..Self::fail() },
             Verdict::Refuse => Self { outcome, next: Next::Refuse, state: JobState::Refused, again_in: None },
@@ -116,6 +119,13 @@ mod tests {
         let decision = decide(FaultClass::Throttled { hint: None, quota: None }, used_up, wait);
         assert_eq!((decision.state, decision.again_in), (JobState::Pending, Some(wait)));
         assert!(matches!(decision.next, Next::Retry(at) if at == Timestamp::from_ms(35_000)));
+    }
+
+    #[test]
+    fn a_job_of_a_parked_lane_is_not_put_to_sleep_with_it() {
+        let parked = FaultClass::Parked { hint: None, quota: None };
+        let decision = decide(parked, Counters::default(), Duration::from_secs(40_000));
+        assert_eq!((decision.outcome, decision.again_in), (AttemptOutcome::Throttled, Some(Duration::ZERO)));
     }
 
     #[test]

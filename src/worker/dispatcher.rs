@@ -96,15 +96,41 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
-    /// Works. On an error, what still runs is cut off and joined before the error is returned.
+    /// Works. On an error, what is on its way is paid for: it is waited for, and recorded if the
+    /// queue can be had again, before the error is returned.
     pub(super) async fn run(mut self) -> Result<Ending, WorkError> {
         let result = self.run_to_end().await;
-        if result.is_err() {
-            self.running.values().for_each(|running| running.cancel.cancel());
-            while self.executors.join_next().await.is_some() {}
-            while self.records.join_next().await.is_some() {}
+        if let Err(error) = &result {
+            tracing::error!(error = error.to_string(), "the run cannot go on");
+            let grace = match error {
+                // Another worker has the jobs: nothing of ours can be recorded any more.
+                WorkError::DeclaredDead => Duration::ZERO,
+                _ => self.work.config.grace,
+            };
+            self.finish_what_runs(Instant::now() + grace).await;
         }
         result
+    }
+
+    /// Records what ends until `cut_at`, cuts the rest off and joins everything. Errors are logged:
+    /// the one that led here is told.
+    async fn finish_what_runs(&mut self, cut_at: Instant) {
+        let mut shutdown = self.work.shutdown.clone();
+        while !(self.executors.is_empty() && self.records.is_empty()) {
+            let is_over = Instant::now() >= cut_at || *shutdown.borrow_and_update() == Shutdown::Abort;
+            if is_over {
+                self.running.values().for_each(|running| running.cancel.cancel());
+            }
+            let ended = tokio::select! {
+                Some(joined) = self.executors.join_next() => self.attempt_ended(joined),
+                Some(joined) = self.records.join_next() => self.recorded(joined),
+                () = raised(&mut shutdown) => Ok(()),
+                () = sleep_until(cut_at), if !is_over => Ok(()),
+            };
+            if let Err(error) = ended {
+                tracing::error!(error = error.to_string(), "an end could not be recorded");
+            }
+        }
     }
 
     async fn run_to_end(&mut self) -> Result<Ending, WorkError> {
@@ -342,7 +368,14 @@ impl<'a> Dispatcher<'a> {
         if beat.declared_dead {
             return Err(WorkError::DeclaredDead);
         }
-        rescue(self.work, self.worker).await
+        match rescue(self.work, self.worker).await {
+            // The dead neighbour's answer waits in the spool for a better disk.
+            Err(error @ (WorkError::Publish(_) | WorkError::Spool(_))) => {
+                self.drain(Ending::Stopped(Stop::Disk(error.to_string())), None);
+                Ok(())
+            }
+            rescued => rescued,
+        }
     }
 
     fn heed_shutdown(&mut self, shutdown: Shutdown) {
@@ -394,11 +427,17 @@ impl<'a> Dispatcher<'a> {
         let full = self.executors.len() >= self.work.config.concurrency as usize;
         if self.draining.is_none() && !full {
             wake = wake.min(now + POLL);
-            if let Some(due) = self.work.queue.next_due(&self.work.config.scope).await? {
-                wake = wake.min(now + due.since(self.work.clock.now()));
+            // What is overdue waits for a lane, not for its time.
+            let wall = self.work.clock.now();
+            if let Some(due) = self.work.queue.next_due(&self.work.config.scope).await?
+                && due > wall
+            {
+                wake = wake.min(now + due.since(wall));
             }
         }
-        if let Some(deadline) = self.work.config.deadline {
+        if let Some(deadline) = self.work.config.deadline
+            && self.draining.is_none()
+        {
             wake = wake.min(now + deadline.since(self.work.clock.now()));
         }
         if let Some(cut_at) = self.draining.as_ref().and_then(|drain| drain.cut_at) {

@@ -84,7 +84,7 @@ impl Observer for Unobserved {
 /// Why a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// Nothing is left to do in its scope, or only what other workers are doing.
+    /// Nothing is left to do in its scope.
     Done,
     /// A person interrupted it.
     Interrupted,

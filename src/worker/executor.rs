@@ -8,15 +8,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::WorkError;
+use super::account::Account;
+use super::download::download;
 use super::progress::{Phase, Progress};
 use super::references::{self, ReferenceFault, References};
 use super::spooler::{Spooler, Trouble};
-use crate::gemini::answer::{Answer, AnswerReader, BodyEnd, ImageSink as _};
+use crate::gemini::answer::{Answer, AnswerReader, BodyEnd};
 use crate::gemini::decode::Limits;
 use crate::gemini::fault::{self, ErrorResponse, Fault, FaultClass, Request};
-use crate::gemini::{Client, FetchError, ImageFetcher, Reply, TransportError};
+use crate::gemini::{Client, ImageFetcher, Reply, TransportError};
 use crate::gemini::{of_damaged_image, of_fetch, of_lost_connection};
-use crate::job::{Micros, Price, PriceTable, Provider, Spec, Usage};
+use crate::job::{PriceTable, Provider, Spec, Usage};
 use crate::output::{SpoolDir, SpooledPicture};
 use crate::queue::{AttemptFacts, Claim};
 
@@ -57,6 +59,13 @@ pub(super) enum Cause {
     Disk(WorkError),
 }
 
+/// What is found out about an attempt while it runs; what there is when it is cut off is kept.
+#[derive(Debug, Default)]
+struct Draft {
+    facts: AttemptFacts,
+    usage_is_final: bool,
+}
+
 /// Runs one attempt. `cancel` cuts it off; the connection is closed then.
 pub(super) async fn execute(
     tools: &Tools,
@@ -65,14 +74,14 @@ pub(super) async fn execute(
     cancel: &CancellationToken,
 ) -> Ended {
     let started = Instant::now();
-    let mut facts = AttemptFacts { cost_at_most: claim.reservation, ..AttemptFacts::default() };
+    let mut draft = Draft::default();
     let result = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Cause::Aborted),
-        result = exchange(tools, claim, progress, &mut facts) => result,
+        result = exchange(tools, claim, progress, &mut draft) => result,
     };
-    facts.total = started.elapsed();
-    record(&mut facts, &result, claim, &tools.prices);
+    draft.facts.total = started.elapsed();
+    let facts = record(draft, &result, claim, &tools.prices);
     Ended { result, facts }
 }
 
@@ -80,8 +89,9 @@ async fn exchange(
     tools: &Tools,
     claim: &Claim,
     progress: &Progress,
-    facts: &mut AttemptFacts,
+    draft: &mut Draft,
 ) -> Result<Vec<SpooledPicture>, Cause> {
+    let Draft { facts, usage_is_final: is_final } = draft;
     references::unchanged(&tools.references, &claim.spec).await.map_err(Cause::Unsendable)?;
     let redact = |text: &str| tools.client.endpoint().key.redact(text);
     let request = Request {
@@ -102,17 +112,23 @@ async fn exchange(
     let mut spooler = Spooler::new(Arc::clone(&tools.spool), claim.attempt);
     let (answer, broken) = read_answer(&mut reply, &mut spooler, progress, (facts, started)).await?;
     note_answer(facts, &answer, &redact);
+    *is_final = usage_is_final(&answer);
     if let Some(fault) = fault::of_answer(&answer, &request) {
         spooler.finish(vec![]).await.map_err(disk)?.ok();
-        // A silence or a broken connection is told as such, unless the server gave a reason.
-        return Err(broken
-            .filter(|_| answer.error.is_none())
-            .map_or(Cause::Fault(fault), |error| lost(&error)));
+        // A silence or a broken connection is told as such, unless the server gave a reason: a
+        // refusal stands, whatever became of the bytes behind it.
+        let has_reason = answer.error.is_some() || usage_is_final(&answer);
+        return Err(broken.filter(|_| !has_reason).map_or(Cause::Fault(fault), |error| lost(&error)));
     }
     let mut wanted: Vec<usize> = answer.images.iter().map(|image| image.number).collect();
     for url in &answer.urls {
-        let number = fetch(&tools.fetcher, url, &mut spooler).await?;
-        wanted.push(number.map_err(|error| Cause::Fault(of_fetch(&error, &request)))?);
+        match download(&tools.fetcher, url, &mut spooler).await.map_err(disk)? {
+            Ok(number) => wanted.push(number),
+            Err(error) => {
+                spooler.finish(vec![]).await.map_err(disk)?.ok();
+                return Err(Cause::Fault(of_fetch(&error, &request)));
+            }
+        }
     }
     let pictures = match spooler.finish(wanted).await.map_err(disk)? {
         Ok(pictures) => pictures,
@@ -132,8 +148,7 @@ async fn read_answer(
     let mut reader = AnswerReader::new(Limits::default());
     let mut broken = None;
     let end = loop {
-        let is_over = reader.so_far().has_terminal_signal && reader.so_far().has_results();
-        let patience = if is_over { SILENCE_AFTER_THE_END } else { Duration::MAX };
+        let patience = if is_over(reader.so_far()) { SILENCE_AFTER_THE_END } else { Duration::MAX };
         match reply.body.next_within(patience).await {
             Ok(Some(block)) => {
                 facts.first_byte.get_or_insert_with(|| started.elapsed());
@@ -159,25 +174,11 @@ async fn read_answer(
     Ok((reader.finish(end), broken))
 }
 
-/// Fetches an image by URL into the spool. Returns its number there.
-async fn fetch(
-    fetcher: &ImageFetcher,
-    url: &str,
-    spooler: &mut Spooler,
-) -> Result<Result<usize, FetchError>, Cause> {
-    let number = spooler.images();
-    let mut body = match fetcher.fetch(url, Limits::default().image_bytes_max).await {
-        Ok(body) => body,
-        Err(error) => return Ok(Err(error)),
-    };
-    loop {
-        match body.next().await {
-            Ok(Some(block)) => spooler.image(number, &block),
-            Ok(None) => return Ok(Ok(number)),
-            Err(error) => return Ok(Err(error)),
-        }
-        spooler.flush_if_full().await.map_err(disk)?;
-    }
+/// Whether the server has said its last word, though the body may go on. `STOP` can stand on
+/// every chunk, so that it means something beside images only.
+fn is_over(answer: &Answer) -> bool {
+    let refused = answer.finish_reason.as_deref().is_some_and(|reason| reason != "STOP");
+    refused || answer.block_reason.is_some() || (answer.has_terminal_signal && answer.has_results())
 }
 
 fn disk(trouble: Trouble) -> Cause {
@@ -193,38 +194,46 @@ fn note_answer(facts: &mut AttemptFacts, answer: &Answer, redact: &dyn Fn(&str) 
     facts.caption = Some(clean(&answer.caption)).filter(|caption| !caption.is_empty());
 }
 
+/// Whether the usage that an answer stated is all of it.
+fn usage_is_final(answer: &Answer) -> bool {
+    answer.has_terminal_signal || answer.block_reason.is_some()
+}
+
 /// What the end of the attempt says about money and errors.
 fn record(
-    facts: &mut AttemptFacts,
+    draft: Draft,
     result: &Result<Vec<SpooledPicture>, Cause>,
     claim: &Claim,
     prices: &PriceTable,
-) {
-    let model = &claim.spec.model;
-    let by_request = matches!(prices.get(model), Some(Price::PerRequest(_)));
-    let (known, may_be_billed) = match result {
-        Ok(_) => (true, true),
-        Err(Cause::Fault(fault)) => (!by_request, fault.may_be_billed),
-        Err(Cause::Aborted | Cause::Disk(_)) => (false, true),
-        Err(Cause::Unsendable(_)) => (false, false),
-    };
-    facts.cost = if known { prices.cost(model, &facts.usage) } else { None };
-    facts.cost_at_most = match facts.cost {
-        Some(cost) => cost,
-        None if may_be_billed => claim.reservation,
-        None => Micros(0),
-    };
-    match result {
-        Ok(_) => {}
-        Err(Cause::Fault(fault)) => set_error(facts, &fault.code, &fault.message),
-        Err(Cause::Aborted) => set_error(facts, "aborted", "cut off by us; it may have been billed"),
-        Err(Cause::Unsendable(fault)) => set_error(facts, fault.code(), &fault.to_string()),
-        Err(Cause::Disk(error)) => set_error(facts, "disk", &error.to_string()),
-    }
-    if let Err(Cause::Fault(Fault { class: FaultClass::Throttled { .. }, .. })) = result {
+) -> AttemptFacts {
+    let Draft { mut facts, usage_is_final } = draft;
+    if let Err(Cause::Fault(Fault {
+        class: FaultClass::Throttled { .. } | FaultClass::Parked { .. }, ..
+    })) = result
+    {
         // A refusal by a rate limit is not an answer: nothing of it is counted.
         facts.usage = Usage::default();
     }
+    let account = Account {
+        usage: facts.usage,
+        usage_is_final,
+        succeeded: result.is_ok(),
+        may_be_billed: match result {
+            Ok(_) | Err(Cause::Aborted | Cause::Disk(_)) => true,
+            Err(Cause::Fault(fault)) => fault.may_be_billed,
+            Err(Cause::Unsendable(_)) => false,
+        },
+        reservation: claim.reservation,
+    };
+    (facts.cost, facts.cost_at_most) = account.cost(&claim.spec.model, prices);
+    match result {
+        Ok(_) => {}
+        Err(Cause::Fault(fault)) => set_error(&mut facts, &fault.code, &fault.message),
+        Err(Cause::Aborted) => set_error(&mut facts, "aborted", "cut off by us; it may have been billed"),
+        Err(Cause::Unsendable(fault)) => set_error(&mut facts, fault.code(), &fault.to_string()),
+        Err(Cause::Disk(error)) => set_error(&mut facts, "disk", &error.to_string()),
+    }
+    facts
 }
 
 fn set_error(facts: &mut AttemptFacts, code: &str, message: &str) {

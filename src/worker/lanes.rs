@@ -187,6 +187,6 @@ impl Lanes {
 impl RunLane {
     /// Closed, until when and why.
     pub(super) fn closed(&self, now: Instant) -> Option<Closed> {
-        self.lane.view(now).closed
+        self.lane.closed(now)
     }
 }

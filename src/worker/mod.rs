@@ -3,10 +3,12 @@
 //!
 //! Read in this order: [`work`], `dispatcher`, `executor`, `finish`, `rescue`.
 
+mod account;
 mod breaker;
 mod config;
 mod decision;
 mod dispatcher;
+mod download;
 mod ending;
 mod event;
 mod executor;
@@ -81,7 +83,7 @@ pub enum WorkError {
     Publish(#[from] PublishError),
     /// Another worker took over.
     #[error(
-        "this process was silent for so long that another one took its jobs over; run the same command again"
+        "another process took this one's jobs over, since it could take the lock of its spool folder; run the same command again"
     )]
     DeclaredDead,
     /// A task panicked. What it held is rescued by the next run.
@@ -109,22 +111,32 @@ pub async fn work(work: Work) -> Result<Ending, WorkError> {
         Ok(Ending::Stopped(stop)) => stop.to_string(),
         Err(error) => error.to_string(),
     };
-    work.queue.end_run(run, &reason).await?;
+    let closed = close(&work, (run, worker), &reason, spool).await;
+    // What went wrong first is what is told.
     let ending = result?;
-    // After an error, or while planned files wait for a better disk, the folder stays: the next
-    // run finds the worker dead and takes over what is in it.
-    if !matches!(ending, Ending::Stopped(Stop::Disk(_))) {
-        work.queue.retire_worker(worker).await?;
-        if let Some(spool) = Arc::into_inner(spool) {
-            spool.remove()?;
-        }
+    closed.map(|()| ending)
+}
+
+/// Records the end. While answers wait to be published, on a better disk, the worker does not
+/// retire and its folder stays: the next run finds it dead and takes over what is in it.
+async fn close(
+    work: &Work,
+    (run, worker): (RunId, WorkerId),
+    reason: &str,
+    spool: Arc<SpoolDir>,
+) -> Result<(), WorkError> {
+    work.queue.end_run(run, reason).await?;
+    if work.queue.retire_worker(worker).await?
+        && let Some(spool) = Arc::into_inner(spool)
+    {
+        spool.remove()?;
     }
-    Ok(ending)
+    Ok(())
 }
 
 async fn work_as(work: &Work, ids: (RunId, WorkerId), spool: Arc<SpoolDir>) -> Result<Ending, WorkError> {
     rescue::rescue(work, ids.1).await?;
-    rescue::sweep(work)?;
+    rescue::sweep(work).await?;
     let references: References = Arc::new(Mutex::new(DigestCache::default()));
     let tools = Tools {
         client: work.client.clone(),

@@ -3,7 +3,7 @@
 
 use super::{Event, Work, WorkError, finish};
 use crate::job::WorkerId;
-use crate::output::{sweep_spool, worker_is_dead};
+use crate::output::{dead_folders, worker_is_dead};
 
 /// Finds dead workers of this folder and takes over what they had. A worker is dead when the
 /// lock of its spool folder can be taken: the system gives it up with the process.
@@ -28,13 +28,23 @@ pub(super) async fn rescue(work: &Work, heir: WorkerId) -> Result<(), WorkError>
         }
     }
     tracing::info!(workers = dead.len(), lost = rescued.lost, published, "rescued");
+    sweep(work).await?;
     if rescued.lost > 0 || published > 0 {
         work.observer.event(&Event::Rescued { lost: rescued.lost, published });
     }
     Ok(())
 }
 
-/// Removes what dead workers left in the spool, once nothing of it is planned any more.
-pub(super) fn sweep(work: &Work) -> Result<(), WorkError> {
-    Ok(sweep_spool(&work.folder.spool())?)
+/// Removes what dead workers left in the spool, unless it is planned to be published: a neighbour
+/// may be at it. A dead worker plans nothing new, so what is not wanted now never will be.
+pub(super) async fn sweep(work: &Work) -> Result<(), WorkError> {
+    let dead = dead_folders(&work.folder.spool())?;
+    let wanted = work.queue.planned_spools().await?;
+    for folder in dead {
+        let is_wanted = |name: &String| name.split('/').next() == Some(folder.token());
+        if !wanted.iter().any(is_wanted) {
+            folder.remove()?;
+        }
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nightpress::job::{AttemptOutcome, Digest, JobState, MediaType, Reference};
 use nightpress::queue::{LostPolicy, Queue as _, Scope};
 use nightpress::simulator::{Fault, FaultRule};
-use nightpress::worker::{Ending, Event, Stop};
+use nightpress::worker::{Ending, Event, Shutdown, Stop};
 
 use crate::press::{Press, job, jobs, scenario};
 
@@ -71,6 +71,24 @@ async fn a_settled_answer_is_published_from_the_spool_and_never_asked_for_again(
     assert_eq!(press.log().entries.len(), 1, "a settled answer was paid twice");
     press.check_books().await;
     assert_eq!(press.row("a").await.state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_published_is_kept_whatever_else_ends_the_run() {
+    let press = Press::new(scenario(vec![])).await;
+    press.load(vec![job("a", "one")]).await;
+    fs::write(press.folder().images(), b"in the way").expect("writes");
+    let shutdown = press.shutdown.clone();
+    press.events.on_start(move |_| {
+        shutdown.send_replace(Shutdown::Drain);
+    });
+    assert_eq!(press.run().await.expect("runs"), Ending::Interrupted);
+    fs::remove_file(press.folder().images()).expect("removes");
+    press.shutdown.send_replace(Shutdown::No);
+    press.events.on_start(|_| {});
+    assert_eq!(press.run().await.expect("runs"), Ending::Done);
+    assert_eq!(press.log().entries.len(), 1, "a settled answer was paid twice");
+    press.check_books().await;
 }
 
 #[tokio::test]

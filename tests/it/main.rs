@@ -8,4 +8,5 @@ mod crash;
 mod house;
 mod press;
 mod program;
+mod raw;
 mod readme;

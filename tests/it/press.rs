@@ -24,6 +24,8 @@ pub(crate) struct Press {
     pub(crate) simulator: Simulator,
     pub(crate) config: WorkConfig,
     pub(crate) timeouts: Timeouts,
+    /// Where requests go instead of the simulator.
+    pub(crate) base_url: Option<String>,
     pub(crate) shutdown: watch::Sender<Shutdown>,
     pub(crate) events: Arc<Events>,
 }
@@ -114,7 +116,16 @@ impl Press {
         };
         let timeouts = Timeouts { idle: Duration::from_millis(700), ..Timeouts::default() };
         let (shutdown, _) = watch::channel(Shutdown::No);
-        Self { dir, queue, simulator, config, timeouts, shutdown, events: Arc::new(Events::default()) }
+        Self {
+            dir,
+            queue,
+            simulator,
+            config,
+            timeouts,
+            base_url: None,
+            shutdown,
+            events: Arc::new(Events::default()),
+        }
     }
 
     /// Loads these jobs as the whole manifest.
@@ -132,7 +143,12 @@ impl Press {
     pub(crate) async fn run(&self) -> Result<Ending, WorkError> {
         let endpoint = Endpoint {
             provider: Provider::Simulator,
-            base_url: self.simulator.base_url().parse().expect("a URL"),
+            base_url: self
+                .base_url
+                .clone()
+                .unwrap_or_else(|| self.simulator.base_url())
+                .parse()
+                .expect("a URL"),
             key: Key::new(KEY).expect("a key"),
         };
         work(Work {

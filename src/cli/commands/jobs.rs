@@ -28,7 +28,7 @@ pub(in crate::cli) async fn run(session: Session, args: JobsArgs) -> Result<Exit
         after = Some(last.cursor);
         for job in &page {
             if args.json {
-                terminal.out(&format!("{separator}{}", as_json(job)));
+                terminal.json(&format!("{separator}{}", as_json(job)));
                 separator = ",";
             } else {
                 terminal.out(&line(job));

@@ -12,7 +12,7 @@ use crate::cli::loading::{self, Contents, Loader};
 use crate::cli::session::{Session, identity};
 use crate::cli::settings::{LoadSettings, Voice};
 use crate::cli::text;
-use crate::job::Micros;
+use crate::job::{Micros, printable};
 use crate::manifest::DigestCache;
 use crate::output::RunFolder;
 use crate::queue::Queue;
@@ -41,11 +41,12 @@ pub(in crate::cli) async fn run(session: Session, args: LoadArgs) -> Result<Exit
     if voice.json {
         let jobs = tally.jobs.iter().map(|(state, n)| (state.as_str().to_owned(), (*n).into()));
         let jobs = serde_json::Value::Object(jobs.collect());
-        session.terminal.out(
+        session.terminal.json(
             &serde_json::json!({ "folder": folder.path().display().to_string(), "jobs": jobs }).to_string(),
         );
     } else if !voice.quiet {
-        session.terminal.out(&format!("next: nightpress work -o {}", folder.path().display()));
+        let at = folder.path().display().to_string();
+        session.terminal.out(&format!("next: nightpress work -o {}", printable(&at)));
     }
     Ok(Exit::Done)
 }

@@ -47,7 +47,7 @@ pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit>
             "seconds_estimate": takes.as_secs(),
             "refused": shrunk.as_ref().map(ToString::to_string),
         });
-        session.terminal.out(&plan.to_string());
+        session.terminal.json(&plan.to_string());
     } else {
         for line in lines(&contents, &diff, (&settings.send, takes)) {
             session.terminal.out(&line);

@@ -26,7 +26,7 @@ pub(in crate::cli) async fn run(session: Session, args: ShowArgs) -> Result<Exit
         if let Value::Object(shown) = &mut shown {
             shown.insert("requests".to_owned(), attempts.iter().map(attempt_json).collect());
         }
-        session.terminal.out(&serde_json::to_string_pretty(&shown)?);
+        session.terminal.json(&serde_json::to_string_pretty(&shown)?);
     } else {
         session.terminal.out(&lines(&job).join("\n"));
         for attempt in &attempts {

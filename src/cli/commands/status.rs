@@ -90,7 +90,7 @@ async fn show(
         if let (Some(status), serde_json::Value::Object(more)) = (status.as_object_mut(), more) {
             status.extend(more);
         }
-        session.terminal.out(&status.to_string());
+        session.terminal.json(&status.to_string());
         return Ok(1);
     }
     let lines = look.lines(folder);

@@ -53,6 +53,12 @@ async fn check_cap(queue: &dyn Queue, settings: &Settings) -> Result<()> {
     let mut unpriced = queue.models_left(&settings.send.scope).await?;
     unpriced.retain(|model| model.parse().is_ok_and(|model| settings.load.prices.get(&model).is_none()));
     if unpriced.is_empty() {
+        // A price that came after the load is not in what was set aside then.
+        let stale = queue.unpriced(&settings.send.scope).await?;
+        anyhow::ensure!(
+            stale == 0,
+            "--max-cost cannot hold: {stale} jobs were loaded when their model had no price; load the manifest again"
+        );
         return Ok(());
     }
     bail!(

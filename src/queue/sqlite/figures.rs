@@ -104,6 +104,21 @@ fn add(sum: &mut Usage, more: Usage) {
     plus(&mut sum.total, more.total);
 }
 
+/// $1 batch, $2 first (-1: all), $3 glob.
+const UNPRICED: &str = "
+SELECT count(*) FROM job WHERE batch = $1 AND state = 'pending' AND reservation IS NULL
+  AND ($2 < 0 OR (in_manifest = 1 AND ordinal < $2)) AND ($3 IS NULL OR name GLOB $3)";
+
+pub(super) async fn unpriced(
+    conn: &mut SqliteConnection,
+    batch: i64,
+    scope: &Scope,
+) -> Result<u64, QueueError> {
+    let query = sqlx::query_scalar(UNPRICED).bind(batch).bind(first(scope)).bind(scope.glob.clone());
+    let unpriced: i64 = query.fetch_one(conn).await.doing("counting jobs without a price")?;
+    Ok(u64::try_from(unpriced).unwrap_or(0))
+}
+
 pub(super) async fn left(
     conn: &mut SqliteConnection,
     batch: i64,

@@ -130,7 +130,7 @@ impl Queue for SqliteQueue {
         self.write(|session| Box::pin(rescue::register(session, start))).await
     }
 
-    async fn retire_worker(&self, worker: WorkerId) -> Result<(), QueueError> {
+    async fn retire_worker(&self, worker: WorkerId) -> Result<bool, QueueError> {
         self.write(move |session| Box::pin(rescue::retire(session, worker))).await
     }
 
@@ -214,6 +214,15 @@ impl Queue for SqliteQueue {
     async fn cancel(&self, selection: &Selection) -> Result<u64, QueueError> {
         let selection = selection.clone();
         self.write(|session| Box::pin(person::cancel(session, selection))).await
+    }
+
+    async fn planned_spools(&self) -> Result<Vec<String>, QueueError> {
+        self.read(|conn| Box::pin(publish::planned_spools(conn))).await
+    }
+
+    async fn unpriced(&self, scope: &Scope) -> Result<u64, QueueError> {
+        let (batch, scope) = (self.batch, scope.clone());
+        self.read(move |conn| Box::pin(async move { figures::unpriced(conn, batch, &scope).await })).await
     }
 
     async fn batch(&self) -> Result<BatchRow, QueueError> {

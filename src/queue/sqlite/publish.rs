@@ -306,6 +306,13 @@ pub(super) async fn give_up(session: &mut Session, job: JobId, epoch: Epoch) -> 
     depend::skip(session, &[job.0]).await
 }
 
+const PLANNED_SPOOLS: &str = "SELECT spool FROM output WHERE status = 'planned' AND spool IS NOT NULL";
+
+/// What lies in the spool and is wanted.
+pub(super) async fn planned_spools(conn: &mut SqliteConnection) -> Result<Vec<String>, QueueError> {
+    sqlx::query_scalar(PLANNED_SPOOLS).fetch_all(conn).await.doing("looking for planned files")
+}
+
 /// Published files whose job wants another name, in an order in which they can be renamed one by
 /// one: a name that another file gives up comes after that file.
 pub(super) async fn moves(conn: &mut SqliteConnection, batch: i64) -> Result<Vec<OutputMove>, QueueError> {

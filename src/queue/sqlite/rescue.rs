@@ -96,10 +96,10 @@ pub(super) async fn register(session: &mut Session, start: WorkerStart) -> Resul
         .map(WorkerId)
 }
 
-pub(super) async fn retire(session: &mut Session, worker: WorkerId) -> Result<(), QueueError> {
+pub(super) async fn retire(session: &mut Session, worker: WorkerId) -> Result<bool, QueueError> {
     let now = session.now();
     let retired = sqlx::query(RETIRE).bind(worker.0).bind(now).execute(&mut session.conn).await;
-    retired.doing("recording the worker's end").map(drop)
+    Ok(retired.doing("recording the worker's end")?.rows_affected() > 0)
 }
 
 pub(super) async fn lane(session: &mut Session, key: LaneKey) -> Result<LaneId, QueueError> {
