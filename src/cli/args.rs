@@ -212,7 +212,7 @@ pub(super) struct SendOptions {
     #[arg(long, value_name = "N", env = "NIGHTPRESS_CONCURRENCY", help_heading = "Pace")]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) concurrency: Option<Count>,
-    /// Requests a minute and model, where the limit is known.
+    /// Requests a minute and model in this process, where the limit is known.
     #[arg(long, value_name = "N", env = "NIGHTPRESS_RPM", help_heading = "Pace")]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) rpm: Option<Count>,
@@ -269,7 +269,7 @@ pub(super) struct SendOptions {
     #[arg(long, value_name = "USD", env = "NIGHTPRESS_MAX_COST", help_heading = "Limits")]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) max_cost: Option<Usd>,
-    /// Stop when so many jobs have failed.
+    /// Stop when so many jobs have failed in this run, or such a share of those that ended (from 20 on).
     #[arg(long, value_name = "N|P%", env = "NIGHTPRESS_MAX_FAILURES", help_heading = "Limits")]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) max_failures: Option<Failures>,

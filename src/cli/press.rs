@@ -43,6 +43,7 @@ pub(super) struct Press {
 impl Press {
     /// Works until nothing is left, or a reason to stop, and tells how it went.
     pub(super) async fn run(self, api: LiveApi) -> Result<Exit> {
+        self.check_scope().await?;
         self.look_for_results().await?;
         let (shutdown, signalled) = watch::channel(Shutdown::No);
         let first_signal = FirstSignal::default();
@@ -107,6 +108,20 @@ impl Press {
             prices: self.settings.load.prices.clone(),
             seed: send.seed.unwrap_or_else(|| rand::rng().random()),
         }
+    }
+
+    /// A pattern that no job's id matches is a slip, not a pilot of nothing.
+    async fn check_scope(&self) -> Result<()> {
+        let scope = &self.settings.send.scope;
+        let Some(glob) = scope.glob.as_deref().filter(|_| !self.forever) else { return Ok(()) };
+        let filter = JobFilter { states: vec![], scope: scope.clone() };
+        let is_empty = self.queue.jobs(&filter, None, 1).await?.is_empty();
+        anyhow::ensure!(
+            !is_empty,
+            "no job's id matches `{}` (--job); `nightpress jobs` lists them",
+            printable(glob)
+        );
+        Ok(())
     }
 
     /// Notices results that a person deleted; with `--repair` their jobs are made again.

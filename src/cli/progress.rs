@@ -18,7 +18,7 @@ use crate::worker::Phase;
 const DRAWS_PER_SECOND: u8 = 10;
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// Columns of the bar itself.
-const BAR_COLUMNS: usize = 24;
+const BAR_COLUMNS: usize = 16;
 /// Columns of a model's name: that of the longest one there is.
 const MODEL_COLUMNS: usize = 30;
 /// Fewest and most columns of a job's id beside it; in a narrower terminal the model goes.

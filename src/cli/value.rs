@@ -120,7 +120,7 @@ impl FromStr for Failures {
                 .ok()
                 .filter(|percent| (0.0..=100.0).contains(percent))
                 .map(FailureLimit::Percent),
-            None => text.parse().ok().map(FailureLimit::Jobs),
+            None => text.parse().ok().filter(|jobs| *jobs > 0).map(FailureLimit::Jobs),
         };
         limit.map_or_else(|| expected(EXPECTED), |limit| Ok(Self(limit)))
     }

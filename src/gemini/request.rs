@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use url::Url;
 
 use super::key::Key;
-use crate::job::{Provider, Spec};
+use crate::job::{Provider, Spec, merge_json};
 
 /// How much of a reference is read and encoded at once; a multiple of 3, so that only the last
 /// block is padded.
@@ -163,21 +163,10 @@ fn options(spec: &Spec) -> Map<String, Value> {
     let mut options = Map::new();
     options.insert("generationConfig".to_owned(), Value::Object(config));
     for (name, value) in &spec.extra {
-        merge(options.entry(name).or_insert(Value::Null), value);
+        merge_json(options.entry(name).or_insert(Value::Null), value);
     }
     options.remove("contents");
     options
-}
-
-fn merge(into: &mut Value, from: &Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (name, value) in from {
-                merge(into.entry(name).or_insert(Value::Null), value);
-            }
-        }
-        (into, from) => *into = from.clone(),
-    }
 }
 
 /// A reference that could not be read to the length it had when the manifest was read.

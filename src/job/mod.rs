@@ -27,7 +27,7 @@ pub use name::{NameError, OutputName};
 pub use price::{Price, PriceTable, THOUGHT_TOKENS_RESERVED};
 pub use printable::{Printable, json_safe, printable};
 pub use provider::{ParseProviderError, Provider};
-pub use spec::{Job, Modalities, Reference, Spec, SpecField};
+pub use spec::{Job, Modalities, Reference, Spec, SpecField, merge_json};
 pub use state::{AttemptOutcome, JobState, UnknownText};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use usage::Usage;

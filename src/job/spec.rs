@@ -172,6 +172,18 @@ impl Spec {
     }
 }
 
+/// Merges JSON as a request's `extra` is merged: objects key by key, anything else is replaced.
+pub fn merge_json(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                merge_json(into.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
 /// "Not given" and "given as nothing" must not look alike.
 fn optional(value: Option<&str>) -> String {
     value.map_or_else(String::new, |text| format!("={text}"))

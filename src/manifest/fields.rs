@@ -6,7 +6,7 @@ use serde_json::Map;
 
 use super::diagnostic::{Location, excerpt};
 use super::suggest::nearest;
-use crate::job::{JobName, Modalities, ModelName, Reference};
+use crate::job::{JobName, Modalities, ModelName, Reference, merge_json};
 
 /// The keys of a job. All but `id` may stand in `defaults` too.
 pub(super) const JOB_KEYS: &[&str] = &[
@@ -90,7 +90,8 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// These, and the defaults where nothing is given. Tags and `extra` are merged key by key;
+    /// These, and the defaults where nothing is given. Tags are merged key by key,
+    /// `extra` at every depth;
     /// references are replaced.
     pub(super) fn or_defaults(self, defaults: &Self) -> Self {
         let tags = match (self.tags, &defaults.tags) {
@@ -104,7 +105,9 @@ impl Fields {
         let extra = match (self.extra, &defaults.extra) {
             (Field::Given(extra, at), Field::Given(more, _)) => {
                 let mut merged = more.clone();
-                merged.extend(extra);
+                for (name, value) in extra {
+                    merge_json(merged.entry(name).or_insert(serde_json::Value::Null), &value);
+                }
                 Field::Given(merged, at)
             }
             (extra, more) => extra.or(more),

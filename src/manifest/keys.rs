@@ -329,6 +329,11 @@ impl KeyReader<'_> {
             return None;
         }
         match to_json(node, self.out) {
+            Some(serde_json::Value::Object(map)) if map.contains_key("contents") => {
+                let message = "`extra` cannot have `contents`: it is made from the prompt and the references";
+                self.out.error(node.at, message);
+                None
+            }
             Some(serde_json::Value::Object(map)) => Some(map),
             _ => None,
         }

@@ -43,6 +43,9 @@ impl Values {
     }
 }
 
+/// Steps of one pattern. A name takes ten, a prompt with a loop over its tags a thousand.
+const FUEL: u64 = 50_000;
+
 /// Patterns, each compiled once.
 pub(super) struct Patterns {
     environment: Environment<'static>,
@@ -56,6 +59,7 @@ impl Patterns {
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         // A loop over a million numbers has no place in a file name.
         environment.remove_global("range");
+        environment.set_fuel(Some(FUEL));
         if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
             environment.set_syntax(syntax);
         }

@@ -11,5 +11,7 @@ mod spool;
 pub use folder::RunFolder;
 pub use picture::{Picture, PictureCheck, PictureError};
 pub use platform::host_name;
-pub use publish::{PublishError, Published, matches_record, publish, remove_replaced, rename_published};
+pub use publish::{
+    PublishError, Published, check_images, matches_record, publish, remove_replaced, rename_published,
+};
 pub use spool::{DeadFolder, SpoolDir, SpoolError, SpoolFile, SpooledPicture, dead_folders, worker_is_dead};

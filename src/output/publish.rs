@@ -177,6 +177,11 @@ fn create_folders(images: &Path, parent: &Path) -> Result<(), PublishError> {
     Ok(())
 }
 
+/// Whether results can be put below `images` at all: it is a folder, or will be made one.
+pub fn check_images(images: &Path) -> Result<(), PublishError> {
+    check_folders(images, images)
+}
+
 /// None of the folders from `images` down to `parent` may be a symbolic link; one that is not
 /// there leads nowhere.
 fn check_folders(images: &Path, parent: &Path) -> Result<(), PublishError> {

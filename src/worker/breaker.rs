@@ -46,7 +46,7 @@ impl Breaker {
         self.failed += 1;
         let ended = self.failed + self.succeeded;
         let too_many = match self.failures_max? {
-            FailureLimit::Jobs(max) => self.failed > max,
+            FailureLimit::Jobs(max) => self.failed >= max,
             #[expect(clippy::cast_precision_loss, reason = "a share of counts far below 2⁵²")]
             FailureLimit::Percent(max) => {
                 ended >= PERCENT_FROM_JOBS && self.failed as f64 * 100.0 > max * ended as f64
@@ -104,8 +104,8 @@ mod tests {
     #[test]
     fn failures_are_limited_by_number_or_by_share() {
         let mut breaker = Breaker::new(Some(FailureLimit::Jobs(2)));
-        assert_eq!((breaker.failed(), breaker.failed()), (None, None));
-        assert_eq!(breaker.failed(), Some(Stop::Failures { failed: 3 }));
+        assert_eq!(breaker.failed(), None);
+        assert_eq!(breaker.failed(), Some(Stop::Failures { failed: 2 }));
         let mut breaker = Breaker::new(Some(FailureLimit::Percent(10.0)));
         assert!((0..19).all(|_| breaker.failed().is_none()), "a share of few says nothing");
         assert!(breaker.failed().is_some());

@@ -54,7 +54,7 @@ impl WorkConfig {
 /// When failures are too many.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum FailureLimit {
-    /// So many jobs.
+    /// So many jobs, in this run.
     Jobs(u64),
     /// So many percent of the jobs that ended, once at least 20 have.
     Percent(f64),

@@ -18,9 +18,10 @@ use super::executor::{self, Cause, Ended, Tools};
 use super::finish::{self, Recorded};
 use super::lanes::{Lanes, Moment};
 use super::progress::{Phase, Progress};
-use super::rescue::rescue;
+use super::rescue::{Blocked, rescue};
 use super::{Ending, Event, Shutdown, Stop, Work, WorkError, ending};
-use crate::job::{AttemptOutcome, JobId, JobState, Micros, RunId, WorkerId};
+use crate::job::{AttemptOutcome, JobId, JobName, JobState, Micros, RunId, WorkerId};
+use crate::output::PublishError;
 use crate::pacing::Ticket;
 use crate::queue::{Claim, ClaimRequest, Settlement};
 
@@ -29,6 +30,10 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 
 /// How often an idle dispatcher looks for work that others put into the queue.
 const POLL: Duration = Duration::from_secs(1);
+
+/// Ends that may wait to be recorded. Above that the disk is slower than the provider, and
+/// nothing more is asked for until it has caught up.
+const RECORDS_MAX: usize = 256;
 
 /// Runs until an [`Ending`]. Everything that was started is joined before it returns.
 pub(super) struct Dispatcher<'a> {
@@ -40,8 +45,10 @@ pub(super) struct Dispatcher<'a> {
     breaker: Breaker,
     rng: StdRng,
     executors: JoinSet<(Claim, Ended)>,
-    records: JoinSet<Result<Record, WorkError>>,
+    records: JoinSet<(JobName, Result<Record, WorkError>)>,
     running: HashMap<JobId, Running>,
+    /// Results that cannot be put in place.
+    blocked: Blocked,
     /// Claims were left because of the cap, and nothing has been settled since.
     capped: bool,
     draining: Option<Drain>,
@@ -79,7 +86,12 @@ struct EndedEvent {
 }
 
 impl<'a> Dispatcher<'a> {
-    pub(super) fn new(work: &'a Work, tools: Tools, (run, worker): (RunId, WorkerId)) -> Self {
+    pub(super) fn new(
+        work: &'a Work,
+        tools: Tools,
+        (run, worker): (RunId, WorkerId),
+        blocked: Blocked,
+    ) -> Self {
         Self {
             work,
             tools: Arc::new(tools),
@@ -91,6 +103,7 @@ impl<'a> Dispatcher<'a> {
             executors: JoinSet::new(),
             records: JoinSet::new(),
             running: HashMap::new(),
+            blocked,
             capped: false,
             draining: None,
         }
@@ -141,12 +154,15 @@ impl<'a> Dispatcher<'a> {
         loop {
             self.heed_shutdown(*shutdown.borrow_and_update());
             self.heed_deadline();
+            self.take_what_ended()?;
             let wake_at = self.start_what_may_start().await?;
             if self.executors.is_empty() && self.records.is_empty() {
                 if let Some(drain) = self.draining.take() {
                     return Ok(drain.ending);
                 }
-                if let Some(ending) = ending::when_idle(self.work, &mut self.lanes, self.capped).await? {
+                if let Some(ending) =
+                    ending::when_idle(self.work, &mut self.lanes, (self.capped, &self.blocked)).await?
+                {
                     return Ok(ending);
                 }
             }
@@ -161,12 +177,24 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
+    /// Takes in everything that has ended already, so that ends never pile up behind claims.
+    fn take_what_ended(&mut self) -> Result<(), WorkError> {
+        while let Some(joined) = self.executors.try_join_next() {
+            self.attempt_ended(joined)?;
+        }
+        while let Some(joined) = self.records.try_join_next() {
+            self.recorded(joined)?;
+        }
+        Ok(())
+    }
+
     /// Claims as many jobs as slots and lanes allow and starts their executors. Returns when a
     /// lane may have more.
     async fn start_what_may_start(&mut self) -> Result<Option<Instant>, WorkError> {
         let busy = u32::try_from(self.executors.len()).unwrap_or(u32::MAX);
         let slots = self.work.config.concurrency.saturating_sub(busy);
-        if self.draining.is_some() || slots == 0 || self.capped {
+        let is_behind = self.records.len() >= RECORDS_MAX;
+        if self.draining.is_some() || slots == 0 || self.capped || is_behind {
             return Ok(None);
         }
         let permits = self.lanes.permits(Instant::now(), slots);
@@ -277,8 +305,9 @@ impl<'a> Dispatcher<'a> {
         };
         let (queue, folder) = (Arc::clone(&self.work.queue), self.work.folder.clone());
         self.records.spawn(async move {
-            let recorded = finish::record(queue, folder, settlement).await?;
-            Ok(Record { recorded, event })
+            let job = event.claim.name.clone();
+            let recorded = finish::record(queue, folder, settlement).await;
+            (job, recorded.map(|recorded| Record { recorded, event }))
         });
         Ok(())
     }
@@ -312,9 +341,18 @@ impl<'a> Dispatcher<'a> {
     }
 
     /// An end was recorded: it is told, and what was due to it may go on.
-    fn recorded(&mut self, joined: Result<Result<Record, WorkError>, JoinError>) -> Result<(), WorkError> {
-        let record = match joined.map_err(|error| WorkError::Task(error.to_string()))? {
+    fn recorded(
+        &mut self,
+        joined: Result<(JobName, Result<Record, WorkError>), JoinError>,
+    ) -> Result<(), WorkError> {
+        let (job, record) = joined.map_err(|error| WorkError::Task(error.to_string()))?;
+        let record = match record {
             Ok(record) => record,
+            // Something stands in the way of this one result; its neighbours go on.
+            Err(WorkError::Publish(error @ PublishError::NotAFolder { .. })) => {
+                self.blocked.add(self.work, &job, &error);
+                return Ok(());
+            }
             // The settled answer waits in the spool; the next run publishes it.
             Err(WorkError::Publish(error)) => {
                 self.drain(Ending::Stopped(Stop::Disk(error.to_string())), None);
@@ -368,7 +406,7 @@ impl<'a> Dispatcher<'a> {
         if beat.declared_dead {
             return Err(WorkError::DeclaredDead);
         }
-        match rescue(self.work, self.worker).await {
+        match rescue(self.work, self.worker, &mut self.blocked).await {
             // The dead neighbour's answer waits in the spool for a better disk.
             Err(error @ (WorkError::Publish(_) | WorkError::Spool(_))) => {
                 self.drain(Ending::Stopped(Stop::Disk(error.to_string())), None);

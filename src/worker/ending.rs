@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::lanes::Lanes;
+use super::rescue::Blocked;
 use super::{Ending, Stop, Work, WorkError};
 use crate::job::Timestamp;
 use crate::pacing::Why;
@@ -13,7 +14,7 @@ use crate::queue::Left;
 pub(super) async fn when_idle(
     work: &Work,
     lanes: &mut Lanes,
-    capped: bool,
+    (capped, blocked): (bool, &Blocked),
 ) -> Result<Option<Ending>, WorkError> {
     if capped {
         let spent = work.queue.cost_at_most().await?.rounded();
@@ -21,10 +22,12 @@ pub(super) async fn when_idle(
         return Ok(Some(Ending::Stopped(Stop::CostCap { cap, spent })));
     }
     let Left { ready, snoozed, waiting, running, held } = work.queue.left(&work.config.scope).await?;
+    // What waits for a free way is leased to us, and nothing that could be waited for.
+    let running = running.saturating_sub(blocked.results());
     if ready + snoozed + running + waiting == 0 {
         return Ok(match held {
             _ if work.config.forever => None,
-            0 => Some(Ending::Done),
+            0 => Some(blocked.stop().map_or(Ending::Done, Ending::Stopped)),
             held => Some(Ending::Stopped(Stop::Held(held))),
         });
     }

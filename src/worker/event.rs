@@ -113,9 +113,7 @@ pub enum Stop {
         spent: String,
     },
     /// Too many jobs failed.
-    #[error(
-        "{failed} jobs failed, more than --max-failures allows. Look at `nightpress jobs --state failed`"
-    )]
+    #[error("{failed} jobs failed, as many as --max-failures says. Look at `nightpress jobs --state failed`")]
     Failures {
         /// Jobs that failed in this run.
         failed: u64,
@@ -144,6 +142,14 @@ pub enum Stop {
     /// The disk cannot be written.
     #[error("{0}. Make room or mend the disk, then run the same command again")]
     Disk(String),
+    /// Results are paid for and cannot be put in place.
+    #[error("{results} results wait in the spool: {why}; clear the way, then run the same command again")]
+    Blocked {
+        /// How many jobs' results.
+        results: u64,
+        /// What is in the way of the first.
+        why: String,
+    },
     /// Jobs wait for a decision.
     #[error(
         "{0} jobs are held: look at `nightpress jobs --state held`, then `nightpress retry` or `cancel` them"

@@ -31,11 +31,12 @@ pub use progress::{Phase, Progress};
 use crate::gemini::{Client, ImageFetcher};
 use crate::job::{Clock, RunId, WorkerId};
 use crate::manifest::DigestCache;
-use crate::output::{PublishError, RunFolder, SpoolDir, SpoolError, host_name};
+use crate::output::{PublishError, RunFolder, SpoolDir, SpoolError, check_images, host_name};
 use crate::queue::{Queue, QueueError, RunStart, WorkerStart};
 use dispatcher::Dispatcher;
 use executor::Tools;
 use references::References;
+use rescue::Blocked;
 
 /// How urgently a run is to end. Only ever raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -135,7 +136,9 @@ async fn close(
 }
 
 async fn work_as(work: &Work, ids: (RunId, WorkerId), spool: Arc<SpoolDir>) -> Result<Ending, WorkError> {
-    rescue::rescue(work, ids.1).await?;
+    check_images(&work.folder.images())?;
+    let mut blocked = Blocked::default();
+    rescue::rescue(work, ids.1, &mut blocked).await?;
     rescue::sweep(work).await?;
     let references: References = Arc::new(Mutex::new(DigestCache::default()));
     let tools = Tools {
@@ -145,5 +148,5 @@ async fn work_as(work: &Work, ids: (RunId, WorkerId), spool: Arc<SpoolDir>) -> R
         prices: work.config.prices.clone(),
         references,
     };
-    Dispatcher::new(work, tools, ids).run().await
+    Dispatcher::new(work, tools, ids, blocked).run().await
 }

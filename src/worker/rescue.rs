@@ -1,13 +1,42 @@
 //! Takes over what dead workers left behind: their attempts become `lost`, and answers that were
 //! settled but not published are finished from the spool, never asked for again.
 
-use super::{Event, Work, WorkError, finish};
-use crate::job::WorkerId;
-use crate::output::{dead_folders, worker_is_dead};
+use super::finish::Recorded;
+use super::{Event, Stop, Work, WorkError, finish};
+use crate::job::{JobName, WorkerId};
+use crate::output::{PublishError, dead_folders, worker_is_dead};
+
+/// Results that cannot be put in place, since something that is no folder of ours stands in the
+/// way. They stay planned, in the spool; their neighbours go on.
+#[derive(Debug, Default)]
+pub(super) struct Blocked {
+    results: u64,
+    why: Option<String>,
+}
+
+impl Blocked {
+    /// One more.
+    pub(super) fn add(&mut self, work: &Work, job: &JobName, error: &PublishError) {
+        tracing::warn!(%job, error = error.to_string(), "cannot be published");
+        work.observer.event(&Event::Warning(format!("job {job}: {error}")));
+        self.results += 1;
+        self.why.get_or_insert_with(|| error.to_string());
+    }
+
+    /// How many jobs stay leased for that.
+    pub(super) const fn results(&self) -> u64 {
+        self.results
+    }
+
+    /// Why the run ends with jobs left, if that is why.
+    pub(super) fn stop(&self) -> Option<Stop> {
+        self.why.clone().map(|why| Stop::Blocked { results: self.results, why })
+    }
+}
 
 /// Finds dead workers of this folder and takes over what they had. A worker is dead when the
 /// lock of its spool folder can be taken: the system gives it up with the process.
-pub(super) async fn rescue(work: &Work, heir: WorkerId) -> Result<(), WorkError> {
+pub(super) async fn rescue(work: &Work, heir: WorkerId, blocked: &mut Blocked) -> Result<(), WorkError> {
     let spool = work.folder.spool();
     let mut dead = Vec::new();
     for worker in work.queue.workers().await? {
@@ -21,10 +50,14 @@ pub(super) async fn rescue(work: &Work, heir: WorkerId) -> Result<(), WorkError>
     let rescued = work.queue.rescue(&dead, heir, work.config.lost).await?;
     let mut published = 0;
     for (job, name, epoch, publication) in rescued.publications {
-        match finish::publish(work.queue.as_ref(), &work.folder, (job, epoch), publication).await? {
-            finish::Recorded::Done(files) if !files.is_empty() => published += 1,
-            finish::Recorded::Done(_) => tracing::warn!(job = %name, "its images vanished from the spool"),
-            finish::Recorded::LeaseLost => tracing::warn!(job = %name, "lease lost while publishing"),
+        match finish::publish(work.queue.as_ref(), &work.folder, (job, epoch), publication).await {
+            Ok(Recorded::Done(files)) if !files.is_empty() => published += 1,
+            Ok(Recorded::Done(_)) => tracing::warn!(job = %name, "its images vanished from the spool"),
+            Ok(Recorded::LeaseLost) => tracing::warn!(job = %name, "lease lost while publishing"),
+            Err(WorkError::Publish(error @ PublishError::NotAFolder { .. })) => {
+                blocked.add(work, &name, &error);
+            }
+            Err(error) => return Err(error),
         }
     }
     tracing::info!(workers = dead.len(), lost = rescued.lost, published, "rescued");

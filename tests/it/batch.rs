@@ -203,7 +203,7 @@ async fn too_many_failures_stop_the_run() {
         FaultRule { jobs: Some("number 1".to_owned()), ..FaultRule::always(Fault::Http422) },
     ]))
     .await;
-    press.config.failures_max = Some(FailureLimit::Jobs(1));
+    press.config.failures_max = Some(FailureLimit::Jobs(2));
     press.config.concurrency = 1;
     press.load(jobs(10)).await;
     let ending = press.run().await.expect("runs");

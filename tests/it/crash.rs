@@ -56,39 +56,60 @@ async fn with_hold_a_person_decides_on_what_was_lost() {
     assert_eq!(press.log().entries.len(), 3, "a held job was sent");
 }
 
-#[tokio::test]
-async fn a_settled_answer_is_published_from_the_spool_and_never_asked_for_again() {
-    let mut press = Press::new(scenario(vec![])).await;
-    press.load(vec![job("a", "one")]).await;
-    // Where `images/` should be stands a file: publishing fails, as on a bad disk.
-    fs::write(press.folder().images(), b"in the way").expect("writes");
-    let ending = press.run().await.expect("runs");
-    assert!(matches!(ending, Ending::Stopped(Stop::Disk(_))), "{ending:?}");
-    assert_eq!(press.row("a").await.state, JobState::Running, "planned, not published");
-    fs::remove_file(press.folder().images()).expect("removes");
-    press.config.seed = 8;
-    assert_eq!(press.run().await.expect("runs"), Ending::Done);
-    assert_eq!(press.log().entries.len(), 1, "a settled answer was paid twice");
-    press.check_books().await;
-    assert_eq!(press.row("a").await.state, JobState::Succeeded);
+/// A job whose file belongs into a folder, where a file of a person stands instead.
+async fn blocked_press() -> Press {
+    let press = Press::new(scenario(vec![])).await;
+    let mut blocked = job("a", "one");
+    blocked.output = "sub/a".parse().expect("a name");
+    press.load(vec![blocked, job("b", "two"), job("c", "three")]).await;
+    fs::create_dir(press.folder().images()).expect("creates");
+    fs::write(press.folder().images().join("sub"), b"in the way").expect("writes");
+    press
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_published_is_kept_whatever_else_ends_the_run() {
-    let press = Press::new(scenario(vec![])).await;
-    press.load(vec![job("a", "one")]).await;
-    fs::write(press.folder().images(), b"in the way").expect("writes");
+async fn a_result_that_cannot_be_put_in_place_waits_in_the_spool_and_holds_nobody_up() {
+    let press = blocked_press().await;
+    for _ in 0..2 {
+        let ending = press.run().await.expect("runs");
+        assert!(matches!(ending, Ending::Stopped(Stop::Blocked { results: 1, .. })), "{ending:?}");
+        assert_eq!(press.row("a").await.state, JobState::Running, "planned, not published");
+        assert_eq!(press.row("b").await.state, JobState::Succeeded);
+        assert_eq!(press.log().entries.len(), 3, "a settled answer was paid twice");
+    }
+    fs::remove_file(press.folder().images().join("sub")).expect("removes");
+    assert_eq!(press.run().await.expect("runs"), Ending::Done);
+    press.check_books().await;
+    assert_eq!(press.log().entries.len(), 3, "a settled answer was paid twice");
+    assert!(press.row("a").await.outputs[0].name.starts_with("sub/a."));
+}
+
+#[tokio::test]
+async fn what_waits_in_the_spool_is_kept_whatever_else_ends_the_run() {
+    let press = blocked_press().await;
     let shutdown = press.shutdown.clone();
-    press.events.on_start(move |_| {
-        shutdown.send_replace(Shutdown::Drain);
+    press.events.on_start(move |started| {
+        if started == 3 {
+            shutdown.send_replace(Shutdown::Drain);
+        }
     });
     assert_eq!(press.run().await.expect("runs"), Ending::Interrupted);
-    fs::remove_file(press.folder().images()).expect("removes");
+    fs::remove_file(press.folder().images().join("sub")).expect("removes");
     press.shutdown.send_replace(Shutdown::No);
     press.events.on_start(|_| {});
     assert_eq!(press.run().await.expect("runs"), Ending::Done);
-    assert_eq!(press.log().entries.len(), 1, "a settled answer was paid twice");
+    assert_eq!(press.log().entries.len(), 3, "a settled answer was paid twice");
     press.check_books().await;
+}
+
+#[tokio::test]
+async fn nothing_is_sent_while_a_file_stands_where_the_results_belong() {
+    let press = Press::new(scenario(vec![])).await;
+    press.load(jobs(2)).await;
+    fs::write(press.folder().images(), b"in the way").expect("writes");
+    let error = press.run().await.expect_err("cannot work").to_string();
+    assert!(error.contains("images"), "{error}");
+    assert_eq!(press.log().entries.len(), 0);
 }
 
 #[tokio::test]

@@ -225,6 +225,39 @@ async fn standard_input_is_a_manifest_too() {
 }
 
 #[tokio::test]
+async fn swapped_names_are_swapped_on_the_disk_and_cost_nothing() {
+    let desk = Desk::new(vec![]).await;
+    let line = |id: &str, output: &str| {
+        format!("{{\"id\": \"{id}\", \"output\": \"{output}\", \"prompt\": \"picture of {id}\"}}\n")
+    };
+    desk.write("m.jsonl", &format!("{}{}", line("a", "a"), line("b", "b")));
+    desk.run(&["run", "m.jsonl"]).await.ended(0);
+    let image = |stem: &str| {
+        let found = fs::read_dir(desk.path("out/m/images")).expect("lists").flatten();
+        let named =
+            found.map(|entry| entry.path()).find(|path| path.file_stem().is_some_and(|name| name == stem));
+        fs::read(named.expect("a file of that name")).expect("reads")
+    };
+    let (a, b) = (image("a"), image("b"));
+    assert_ne!(a, b);
+    desk.write("m.jsonl", &format!("{}{}", line("a", "b"), line("b", "a")));
+    desk.run(&["run", "m.jsonl"]).await.ended(0);
+    assert_eq!((image("b"), image("a")), (a, b));
+    assert_eq!(fs::read_dir(desk.path("out/m/images")).expect("lists").count(), 2);
+    assert_eq!(desk.sent(), 2);
+}
+
+#[tokio::test]
+async fn a_pilot_of_no_job_at_all_is_a_mistake() {
+    let desk = Desk::new(vec![]).await;
+    desk.write("m.jsonl", &manifest(2));
+    desk.run(&["run", "m.jsonl", "--job", "zzz*"]).await.ended(2).says("zzz*");
+    assert_eq!(desk.sent(), 0);
+    desk.run(&["run", "m.jsonl", "--job", "j0?"]).await.ended(0);
+    assert_eq!(desk.sent(), 2);
+}
+
+#[tokio::test]
 async fn plan_writes_and_sends_nothing() {
     let desk = Desk::new(vec![]).await;
     desk.write("m.jsonl", &manifest(3));

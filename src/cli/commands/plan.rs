@@ -95,7 +95,9 @@ fn estimate(contents: &Contents, diff: &LoadDiff, send: &SendSettings) -> Durati
     let all: f64 =
         contents.models.iter().map(|(model, n)| seconds(*n) * latency_of(model).as_secs_f64()).sum();
     let share = if diff.total == 0 { 0.0 } else { seconds(diff.to_send) / seconds(diff.total) };
-    let by_slots = all * share / f64::from(send.concurrency);
+    let longest = contents.models.keys().map(|model| latency_of(model).as_secs_f64()).fold(0.0, f64::max);
+    let at_least = if diff.to_send == 0 { 0.0 } else { longest };
+    let by_slots = (all * share / f64::from(send.concurrency)).max(at_least);
     // A limit holds for each model; the one with the most jobs is ready last.
     let by_rate = contents.models.iter().filter_map(|(model, n)| {
         let rpm = send.rpm_by_model.get(model).copied().or(send.rpm)?;

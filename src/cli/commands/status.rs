@@ -13,7 +13,7 @@ use crate::cli::session::Session;
 use crate::cli::signals::Signals;
 use crate::cli::text;
 use crate::job::{AttemptId, AttemptOutcome, Clock, JobState, printable};
-use crate::output::RunFolder;
+use crate::output::{RunFolder, worker_is_dead};
 use crate::queue::sqlite::Access;
 use crate::queue::{Left, Queue, QueueError, Scope, Tally};
 use crate::report::Summary;
@@ -39,7 +39,7 @@ pub(in crate::cli) async fn run(session: Session, args: StatusArgs) -> Result<Ex
     if args.watch {
         watch(&session, (&folder, queue.as_ref()), args.json).await?;
     } else {
-        let look = Look::take(queue.as_ref(), session.clock.as_ref()).await?;
+        let look = Look::take(queue.as_ref(), &folder, session.clock.as_ref()).await?;
         show(&session, (&folder, queue.as_ref()), &look, args.json).await?;
     }
     queue.close().await;
@@ -51,7 +51,7 @@ async fn watch(session: &Session, (folder, queue): (&RunFolder, &dyn Queue), jso
     let screen = Term::stdout();
     let mut drawn = 0;
     loop {
-        let look = Look::take(queue, session.clock.as_ref()).await?;
+        let look = Look::take(queue, folder, session.clock.as_ref()).await?;
         if screen.is_term() && !json {
             // A terminal that went away is found out by the flush below.
             drop(screen.clear_last_lines(drawn));
@@ -99,11 +99,13 @@ async fn show(
 }
 
 impl Look {
-    async fn take(queue: &dyn Queue, clock: &dyn Clock) -> Result<Self, QueueError> {
+    async fn take(queue: &dyn Queue, folder: &RunFolder, clock: &dyn Clock) -> Result<Self, QueueError> {
         let tally = queue.tally().await?;
         let left = queue.left(&Scope::default()).await?;
-        let workers = queue.workers().await?.len();
-        let rates = rates(queue, &tally, clock).await?;
+        // One that died is listed until the next run takes over what it had.
+        let lives = |token: &str| !worker_is_dead(&folder.spool(), token).unwrap_or(false);
+        let workers = queue.workers().await?.iter().filter(|worker| lives(&worker.token)).count();
+        let rates = if workers == 0 { None } else { rates(queue, &tally, clock).await? };
         let to_do = left.ready + left.snoozed + left.waiting + left.running;
         let time_left = rates.filter(|_| to_do > 0).and_then(|rates| text::time_left(to_do, rates.jobs));
         Ok(Self { tally, left, workers, images_per_minute: rates.map(|rates| rates.images), time_left })

@@ -68,7 +68,7 @@ fn defaults_fill_in_and_tags_and_extra_are_merged() {
     assert_eq!((b.spec.prompt.as_str(), b.spec.references.len(), b.output.as_str()), ("dog", 0, "o/b"));
     let tags: Vec<_> = b.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(tags, ["x=9", "y=2", "z=3"]);
-    assert_eq!(serde_json::Value::from(b.spec.extra.clone()), json!({"p": {"r": 2}, "s": 1}));
+    assert_eq!(serde_json::Value::from(b.spec.extra.clone()), json!({"p": {"q": 1, "r": 2}, "s": 1}));
     check_yaml(
         "version: 1\ndefaults: {id: x, promt: y}\njobs: [{prompt: a}]\n",
         &[
@@ -165,6 +165,7 @@ fn each_key_says_what_it_takes() {
     let check = |line: &str, expect: &str| check_job(&format!("prompt: cat\n{line}"), expect);
     check("modalities: [TEXT]", "`modalities` must be [IMAGE] or [TEXT, IMAGE], found `TEXT`");
     check("modalities: []", "`modalities` must be");
+    check("extra: {contents: []}", "`extra` cannot have `contents`");
     check("modalities: {a: 1}", "found a mapping");
     check("modalities: image", "");
     check("modalities: [Image, text]", "");

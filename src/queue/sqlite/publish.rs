@@ -74,7 +74,7 @@ SELECT o.output FROM output o WHERE o.batch = $1 AND o.name_key = $2 AND o.job <
 UNION ALL
 SELECT 0 FROM job_detail d CROSS JOIN job j
 WHERE d.output_key = $2 AND d.job <> $3 AND j.job = d.job AND j.in_manifest = 1";
-const MOVED: &str = "UPDATE output SET name = $2, name_key = $3, stale = 0 WHERE output = $1";
+const MOVED: &str = "UPDATE output SET name = $2, name_key = $3, stale = $4 WHERE output = $1";
 
 /// A file that is about to be planned.
 pub(super) struct Plan<'f> {
@@ -351,17 +351,30 @@ pub(super) async fn moves(conn: &mut SqliteConnection, batch: i64) -> Result<Vec
             }
             !is_free
         });
-        if waiting.len() == before {
-            return Ok(moves);
+        if waiting.len() < before {
+            continue;
         }
+        // Names that are swapped: one of the files steps aside, and the next look finds the rest.
+        let ids: HashSet<i64> = waiting.iter().map(|(_, one)| one.output.0).collect();
+        let swapped = |owners: &[i64]| owners.iter().all(|owner| gone.contains(owner) || ids.contains(owner));
+        let Some((_, one)) = waiting.iter_mut().find(|(owners, _)| swapped(owners)) else { return Ok(moves) };
+        let (stem, extension) = one.from.rsplit_once('.').unwrap_or((&one.from, ""));
+        let aside = format!("{stem}{ASIDE}{extension}");
+        moves.push(OutputMove { to: aside.clone(), ..one.clone() });
+        gone.insert(one.output.0);
+        one.from = aside;
     }
 }
+
+/// Marks the name of a file that only steps aside for another one: it is still to be renamed.
+const ASIDE: &str = ".moving.";
 
 pub(super) async fn moved(session: &mut Session, output: OutputId, name: &str) -> Result<(), QueueError> {
     sqlx::query(MOVED)
         .bind(output.0)
         .bind(name.to_owned())
         .bind(OutputName::key_of(names::stem_of(name)))
+        .bind(name.contains(ASIDE))
         .execute(&mut session.conn)
         .await
         .doing("renaming a file")
