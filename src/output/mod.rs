@@ -12,4 +12,4 @@ pub use folder::RunFolder;
 pub use picture::{Picture, PictureCheck, PictureError};
 pub use platform::host_name;
 pub use publish::{PublishError, Published, matches_record, publish, remove_replaced, rename_published};
-pub use spool::{SpoolDir, SpoolError, SpoolFile, SpooledPicture, sweep_spool, worker_is_dead};
+pub use spool::{DeadFolder, SpoolDir, SpoolError, SpoolFile, SpooledPicture, dead_folders, worker_is_dead};

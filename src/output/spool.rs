@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::picture::{PictureCheck, PictureError};
 use super::platform;
-use crate::job::{Digest, MediaType};
+use crate::job::{CrashPoint, Digest, MediaType, crash_point};
 
 /// What can go wrong in the spool.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +134,9 @@ impl SpoolFile {
                 return Err(error.into());
             }
         };
+        crash_point(CrashPoint::SpoolWritten);
         self.file.sync_all().map_err(io_error("sync", &self.path))?;
+        crash_point(CrashPoint::SpoolSynced);
         Ok(SpooledPicture {
             name: self.name,
             media: picture.media,
@@ -168,25 +170,60 @@ pub fn worker_is_dead(spool: &Path, token: &str) -> Result<bool, SpoolError> {
     }
 }
 
-/// Removes the folders of dead workers and stray files from the spool. Call it when everything
-/// that they had planned is published.
-pub fn sweep_spool(spool: &Path) -> Result<(), SpoolError> {
+/// The folder of a dead worker, kept from others while this value lives.
+#[derive(Debug)]
+pub struct DeadFolder {
+    path: PathBuf,
+    token: String,
+    _lock: File,
+}
+
+impl DeadFolder {
+    /// The token of the worker whose folder it was.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Removes the folder with all that is left in it. Call it when nothing in it is planned.
+    pub fn remove(self) -> Result<(), SpoolError> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &self.path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Takes the folders of dead workers, and removes stray files. What is planned from them is to be
+/// asked after this: the dead plan nothing more.
+pub fn dead_folders(spool: &Path) -> Result<Vec<DeadFolder>, SpoolError> {
     let _no_create = match platform::lock_folder(spool) {
         Ok(lock) => lock,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io_error("lock", spool)(error)),
     };
+    let mut dead = Vec::new();
     for entry in fs::read_dir(spool).map_err(io_error("list", spool))? {
         let entry = entry.map_err(io_error("list", spool))?;
         let path = entry.path();
         let is_folder = entry.file_type().map_err(io_error("inspect", &path))?.is_dir();
         if !is_folder {
             remove_if_there(&path)?;
-        } else if platform::try_lock_folder(&path).map_err(io_error("lock", &path))?.is_some() {
-            fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+            continue;
+        }
+        match platform::try_lock_folder(&path) {
+            Ok(Some(lock)) => {
+                let token = entry.file_name().to_string_lossy().into_owned();
+                dead.push(DeadFolder { path, token, _lock: lock });
+            }
+            Ok(None) => {}
+            // Its worker has ended in order meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error("lock", &path)(error)),
         }
     }
-    Ok(())
+    Ok(dead)
 }
 
 #[cfg(test)]
@@ -228,7 +265,10 @@ mod tests {
         assert!(worker_is_dead(root.path(), "dead").expect("asks"));
         assert!(worker_is_dead(root.path(), "never-was").expect("asks"));
         assert!(!worker_is_dead(root.path(), "living").expect("asks"));
-        sweep_spool(root.path()).expect("sweeps");
+        for folder in dead_folders(root.path()).expect("lists") {
+            assert_eq!(folder.token(), "dead");
+            folder.remove().expect("removes");
+        }
         let left: Vec<_> =
             fs::read_dir(root.path()).expect("lists").flatten().map(|e| e.file_name()).collect();
         assert_eq!(left, ["living"]);

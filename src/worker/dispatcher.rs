@@ -20,7 +20,7 @@ use super::lanes::{Lanes, Moment};
 use super::progress::{Phase, Progress};
 use super::rescue::rescue;
 use super::{Ending, Event, Shutdown, Stop, Work, WorkError, ending};
-use crate::job::{AttemptOutcome, JobId, JobState, Micros, RunId, WorkerId};
+use crate::job::{AttemptOutcome, CrashPoint, JobId, JobState, Micros, RunId, WorkerId, crash_point};
 use crate::pacing::Ticket;
 use crate::queue::{Claim, ClaimRequest, Settlement};
 
@@ -147,6 +147,7 @@ impl<'a> Dispatcher<'a> {
         if permits.by_lane.is_empty() {
             return Ok(permits.wake_at);
         }
+        crash_point(CrashPoint::BeforeClaim);
         let claimed = self
             .work
             .queue
@@ -158,6 +159,7 @@ impl<'a> Dispatcher<'a> {
                 cost_max: self.work.config.cost_max,
             })
             .await?;
+        crash_point(CrashPoint::ClaimCommitted);
         self.capped = claimed.capped;
         for (lane, granted) in permits.by_lane {
             let got = claimed.claims.iter().filter(|claim| claim.lane == lane).count();

@@ -2,8 +2,8 @@
 //! settled but not published are finished from the spool, never asked for again.
 
 use super::{Event, Work, WorkError, finish};
-use crate::job::WorkerId;
-use crate::output::{sweep_spool, worker_is_dead};
+use crate::job::{CrashPoint, WorkerId, crash_point};
+use crate::output::{dead_folders, worker_is_dead};
 
 /// Finds dead workers of this folder and takes over what they had. A worker is dead when the
 /// lock of its spool folder can be taken: the system gives it up with the process.
@@ -19,6 +19,7 @@ pub(super) async fn rescue(work: &Work, heir: WorkerId) -> Result<(), WorkError>
         return Ok(());
     }
     let rescued = work.queue.rescue(&dead, heir, work.config.lost).await?;
+    crash_point(CrashPoint::RescueCommitted);
     let mut published = 0;
     for (job, name, epoch, publication) in rescued.publications {
         match finish::publish(work.queue.as_ref(), &work.folder, (job, epoch), publication).await? {
@@ -27,6 +28,7 @@ pub(super) async fn rescue(work: &Work, heir: WorkerId) -> Result<(), WorkError>
             finish::Recorded::LeaseLost => tracing::warn!(job = %name, "lease lost while publishing"),
         }
     }
+    crash_point(CrashPoint::Rescued);
     tracing::info!(workers = dead.len(), lost = rescued.lost, published, "rescued");
     if rescued.lost > 0 || published > 0 {
         work.observer.event(&Event::Rescued { lost: rescued.lost, published });
@@ -34,7 +36,21 @@ pub(super) async fn rescue(work: &Work, heir: WorkerId) -> Result<(), WorkError>
     Ok(())
 }
 
-/// Removes what dead workers left in the spool, once nothing of it is planned any more.
-pub(super) fn sweep(work: &Work) -> Result<(), WorkError> {
-    Ok(sweep_spool(&work.folder.spool())?)
+/// Removes what dead workers left in the spool. Where something is still planned it stays: its
+/// worker died after the rescue, or another heir is about to publish it.
+pub(super) async fn sweep(work: &Work) -> Result<(), WorkError> {
+    let dead = dead_folders(&work.folder.spool())?;
+    if dead.is_empty() {
+        return Ok(());
+    }
+    let planned = work.queue.planned_in_spool().await?;
+    let is_planned = |token: &str| {
+        planned.iter().any(|file| file.strip_prefix(token).is_some_and(|rest| rest.starts_with('/')))
+    };
+    for folder in dead {
+        if !is_planned(folder.token()) {
+            folder.remove()?;
+        }
+    }
+    Ok(())
 }

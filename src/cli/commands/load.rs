@@ -12,7 +12,7 @@ use crate::cli::loading::{self, Contents, Loader};
 use crate::cli::session::{Session, identity};
 use crate::cli::settings::{LoadSettings, Voice};
 use crate::cli::text;
-use crate::job::Micros;
+use crate::job::{CrashPoint, Micros, crash_point};
 use crate::manifest::DigestCache;
 use crate::output::RunFolder;
 use crate::queue::Queue;
@@ -89,7 +89,9 @@ async fn apply(
     loading::check_shrink(&diff, what.settings.prune)?;
     // On a resume, only what is still to be sent needs a price.
     contents.check_cap(what.cost_max.filter(|_| diff.unpriced > 0))?;
+    crash_point(CrashPoint::Staged);
     let diff = queue.apply_load(what.settings.policy).await?;
+    crash_point(CrashPoint::LoadCommitted);
     loading::save_digests(queue, &digests).await?;
     if !what.voice.quiet {
         for line in loading::diff_lines(&diff) {
