@@ -31,6 +31,8 @@ macro_rules! crash_points {
 }
 
 crash_points! {
+    QueueOpened = "queue_opened", 1, "the database is there, perhaps without a schema";
+    SchemaMade = "schema_made", 1, "the schema is there, perhaps without a batch";
     Staged = "staged", 1, "the manifest is staged, nothing applied";
     LoadWritten = "load_written", 1, "the load is in a transaction";
     LoadCommitted = "load_committed", 1, "the load is committed";

@@ -369,6 +369,20 @@ async fn killed_at_every_step_a_run_loses_nothing_and_pays_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_its_queue_is_made_a_run_begins_anew() {
+    for point in
+        [CrashPoint::QueueOpened, CrashPoint::SchemaMade, CrashPoint::Staged, CrashPoint::LoadWritten]
+    {
+        let mut batch = Batch::new(scenario(), &manifest(&FIRST)).await;
+        batch.case = format!("first of all, {}", point.name());
+        batch.crash_at(point, 1).await;
+        batch.ended_well(&batch.start(&["plan", "m.jsonl", "-o", "out"], None).end().await);
+        batch.finish().await;
+        batch.check_books().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_three_dies_at_every_step_and_the_others_finish() {
     let changed = Batch::changed().await;
     let cases = CrashPoint::ALL.iter().map(async |&point| {

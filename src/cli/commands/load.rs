@@ -53,13 +53,13 @@ pub(in crate::cli) async fn run(session: Session, args: LoadArgs) -> Result<Exit
 /// Loads a manifest; the queue is open afterwards. A manifest with errors makes no folder.
 pub(super) async fn load(session: &Session, folder: &RunFolder, what: Load<'_>) -> Result<Arc<dyn Queue>> {
     let whose = || identity(folder, what.manifest, what.settings.provider);
-    let known = if folder.queue().exists() {
-        let queue = session.open(folder, Access::ReadOnly, whose()?).await?;
-        let known = Loader::known_digests(queue.as_ref()).await;
-        queue.close().await;
-        known?
-    } else {
-        DigestCache::default()
+    let known = match session.open_if_made(folder, whose()?).await? {
+        Some(queue) => {
+            let known = Loader::known_digests(queue.as_ref()).await;
+            queue.close().await;
+            known?
+        }
+        None => DigestCache::default(),
     };
     let (contents, digests) = what.loader.check(known, &session.terminal).await?;
     if !folder.queue().exists() {
