@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::settings::LoadSettings;
 use super::terminal::Terminal;
 use super::text;
-use crate::job::{Clock, Job, Micros, PriceTable, printable};
+use crate::job::{Clock, CrashPoint, Job, Micros, PriceTable, crash_point, printable};
 use crate::manifest::{self, DigestCache, ManifestError, ReadOptions, Source};
 use crate::output::{PublishError, Published, RunFolder, rename_published};
 use crate::queue::{LoadDiff, NewJob, OutputMove, Queue};
@@ -297,6 +297,7 @@ async fn rename(
 ) -> Result<Renaming> {
     match rename_published(&folder.images(), &one.from, &one.to, (one.bytes, one.digest)) {
         Ok(Published::Done) => {
+            crash_point(CrashPoint::FileMoved);
             queue.moved(one.output, &one.to).await?;
             Ok(Renaming::Done)
         }

@@ -11,8 +11,8 @@ use super::folder;
 use super::terminal::Terminal;
 use crate::job::{Clock, Provider, SystemClock};
 use crate::output::RunFolder;
-use crate::queue::Queue;
 use crate::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
+use crate::queue::{Queue, QueueError};
 
 /// One call of the program.
 #[derive(Debug, Clone)]
@@ -82,10 +82,24 @@ impl Session {
         manifest: &Path,
         provider: Provider,
     ) -> Result<Arc<dyn Queue>> {
-        if folder.queue().exists() {
-            return self.open(folder, Access::ReadOnly, identity(folder, manifest, provider)?).await;
+        match self.open_if_made(folder, identity(folder, manifest, provider)?).await? {
+            Some(queue) => Ok(queue),
+            None => Ok(Arc::new(SqliteQueue::in_memory(provider, Arc::clone(&self.clock)).await?)),
         }
-        Ok(Arc::new(SqliteQueue::in_memory(provider, Arc::clone(&self.clock)).await?))
+    }
+
+    /// The queue of a folder, to read only; `None` when there is none, or when it is being made or
+    /// its maker died over that.
+    pub(super) async fn open_if_made(
+        &self,
+        folder: &RunFolder,
+        whose: Identity,
+    ) -> Result<Option<Arc<dyn Queue>>> {
+        match SqliteQueue::open(self.options(folder, Access::ReadOnly, whose)).await {
+            Ok(queue) => Ok(Some(Arc::new(queue))),
+            Err(QueueError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

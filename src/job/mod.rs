@@ -1,9 +1,11 @@
 //! Floor 0: the words of the field as types. Values only; nothing here does I/O
-//! except [`SystemClock`], the one place that reads the machine's clock.
+//! except [`SystemClock`], the one place that reads the machine's clock, and [`crash_point`], where
+//! tests end the program.
 //!
 //! A [`Job`] asks for one answer of the API. What it asks for is its [`Spec`]; the spec's
 //! digest decides whether a job is the same as last night's. An attempt is one HTTP request.
 
+mod crash_point;
 mod digest;
 mod id;
 mod media;
@@ -18,6 +20,7 @@ pub(crate) mod state;
 mod time;
 mod usage;
 
+pub use crash_point::{CRASH_AT, CrashPoint, crash_point};
 pub use digest::{Digest, DigestWriter, ParseDigestError};
 pub use id::{AttemptId, Epoch, JobId, JobName, JobNameError, LaneId, OutputId, RunId, WorkerId};
 pub use media::MediaType;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::platform;
-use crate::job::Digest;
+use crate::job::{CrashPoint, Digest, crash_point};
 
 /// What can go wrong while a file is put in place.
 #[derive(Debug, thiserror::Error)]
@@ -76,9 +76,13 @@ pub fn publish(
             Err(PublishError::Vanished { path: spooled.to_owned() })
         };
     }
+    crash_point(CrashPoint::BeforeLink);
     // A hard link fails when the name is taken, which a rename does not.
     match fs::hard_link(spooled, &target) {
-        Ok(()) => fs::remove_file(spooled).map_err(io_error("remove", spooled))?,
+        Ok(()) => {
+            crash_point(CrashPoint::Linked);
+            fs::remove_file(spooled).map_err(io_error("remove", spooled))?;
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let is_ours = match ours {
                 Some(old) => matches_record(&target, old)?,
@@ -88,6 +92,7 @@ pub fn publish(
                 return Ok(Published::Occupied);
             }
             fs::rename(spooled, &target).map_err(io_error("rename", spooled))?;
+            crash_point(CrashPoint::Replaced);
         }
         // A file system without hard links: the check and the rename are two steps there.
         Err(_) if fs::symlink_metadata(&target).is_err() => {
@@ -95,7 +100,9 @@ pub fn publish(
         }
         Err(error) => return Err(io_error("publish", &target)(error)),
     }
+    crash_point(CrashPoint::Moved);
     platform::sync_folder(parent).map_err(io_error("sync", parent))?;
+    crash_point(CrashPoint::Placed);
     Ok(Published::Done)
 }
 
@@ -106,6 +113,7 @@ pub fn remove_replaced(images: &Path, name: &str, record: (u64, Digest)) -> Resu
     check_folders(images, path.parent().unwrap_or(images))?;
     if matches_record(&path, record)? {
         fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        crash_point(CrashPoint::ReplacedRemoved);
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::picture::{PictureCheck, PictureError};
 use super::platform;
-use crate::job::{Digest, MediaType};
+use crate::job::{CrashPoint, Digest, MediaType, crash_point};
 
 /// What can go wrong in the spool.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +134,9 @@ impl SpoolFile {
                 return Err(error.into());
             }
         };
+        crash_point(CrashPoint::SpoolWritten);
         self.file.sync_all().map_err(io_error("sync", &self.path))?;
+        crash_point(CrashPoint::SpoolSynced);
         Ok(SpooledPicture {
             name: self.name,
             media: picture.media,
@@ -168,8 +170,7 @@ pub fn worker_is_dead(spool: &Path, token: &str) -> Result<bool, SpoolError> {
     }
 }
 
-/// A dead worker's folder, locked by us: nobody takes it for a living one's, and nobody else
-/// sweeps it.
+/// The folder of a dead worker, kept from others while this value lives.
 #[derive(Debug)]
 pub struct DeadFolder {
     path: PathBuf,
@@ -178,23 +179,28 @@ pub struct DeadFolder {
 }
 
 impl DeadFolder {
-    /// The folder's name in the spool.
+    /// The token of the worker whose folder it was.
     pub fn token(&self) -> &str {
         &self.token
     }
 
-    /// Removes it with all that is in it.
+    /// Removes the folder with all that is left in it. Call it when nothing in it is planned.
     pub fn remove(self) -> Result<(), SpoolError> {
-        fs::remove_dir_all(&self.path).map_err(io_error("remove", &self.path))
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &self.path)(error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-/// The folders of dead workers in the spool. Stray files are removed. What a folder holds may
-/// still be wanted: ask the queue once it is locked, then remove it.
+/// Takes the folders of dead workers, and removes stray files. What is planned from them is to be
+/// asked after this: the dead plan nothing more.
 pub fn dead_folders(spool: &Path) -> Result<Vec<DeadFolder>, SpoolError> {
     let _no_create = match platform::lock_folder(spool) {
         Ok(lock) => lock,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io_error("lock", spool)(error)),
     };
     let mut dead = Vec::new();
@@ -204,9 +210,17 @@ pub fn dead_folders(spool: &Path) -> Result<Vec<DeadFolder>, SpoolError> {
         let is_folder = entry.file_type().map_err(io_error("inspect", &path))?.is_dir();
         if !is_folder {
             remove_if_there(&path)?;
-        } else if let Some(lock) = platform::try_lock_folder(&path).map_err(io_error("lock", &path))? {
-            let token = entry.file_name().to_string_lossy().into_owned();
-            dead.push(DeadFolder { path, token, _lock: lock });
+            continue;
+        }
+        match platform::try_lock_folder(&path) {
+            Ok(Some(lock)) => {
+                let token = entry.file_name().to_string_lossy().into_owned();
+                dead.push(DeadFolder { path, token, _lock: lock });
+            }
+            Ok(None) => {}
+            // Its worker has ended in order meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error("lock", &path)(error)),
         }
     }
     Ok(dead)
@@ -241,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn dead_folders_are_found_and_strays_removed_and_living_ones_left() {
+    fn a_sweep_removes_dead_folders_and_strays_and_leaves_living_ones() {
         let root = tempfile::tempdir().expect("temp dir");
         let living = SpoolDir::create(root.path(), "living").expect("creates");
         let dead = SpoolDir::create(root.path(), "dead").expect("creates");
@@ -251,10 +265,8 @@ mod tests {
         assert!(worker_is_dead(root.path(), "dead").expect("asks"));
         assert!(worker_is_dead(root.path(), "never-was").expect("asks"));
         assert!(!worker_is_dead(root.path(), "living").expect("asks"));
-        let found = dead_folders(root.path()).expect("looks");
-        assert_eq!(found.iter().map(DeadFolder::token).collect::<Vec<_>>(), ["dead"]);
-        assert!(dead_folders(root.path()).expect("looks").is_empty(), "another sweeper got it too");
-        for folder in found {
+        for folder in dead_folders(root.path()).expect("lists") {
+            assert_eq!(folder.token(), "dead");
             folder.remove().expect("removes");
         }
         let left: Vec<_> =

@@ -145,8 +145,8 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
         policy: LostPolicy,
     ) -> Result<Rescued, QueueError>;
 
-    /// Files below the spool that are planned and not yet published, of all workers.
-    async fn planned_spools(&self) -> Result<Vec<String>, QueueError>;
+    /// Files below `spool/` that are planned and not yet published, whoever holds the lease.
+    async fn planned_in_spool(&self) -> Result<Vec<String>, QueueError>;
 
     /// A planned file is not in the spool any more (a person deleted it): the job must be made
     /// again and becomes `pending`. Fenced. The attempt stays as it was settled.

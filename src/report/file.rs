@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::io::AsyncWriteExt as _;
 
+use crate::job::{CrashPoint, crash_point};
 use crate::queue::QueueError;
 
 /// What can go wrong while reports are written.
@@ -82,7 +83,10 @@ impl Pending {
         self.file.flush().await.map_err(io_error("write", &self.temporary))?;
         // Without this a power failure could leave an empty file under the report's name.
         self.file.sync_all().await.map_err(io_error("sync", &self.temporary))?;
-        tokio::fs::rename(&self.temporary, &self.target).await.map_err(io_error("replace", &self.target))
+        crash_point(CrashPoint::ReportWritten);
+        let replaced = tokio::fs::rename(&self.temporary, &self.target).await;
+        crash_point(CrashPoint::ReportReplaced);
+        replaced.map_err(io_error("replace", &self.target))
     }
 }
 

@@ -20,7 +20,9 @@ use super::lanes::{Lanes, Moment};
 use super::progress::{Phase, Progress};
 use super::rescue::{Blocked, rescue};
 use super::{Ending, Event, Shutdown, Stop, Work, WorkError, ending};
-use crate::job::{AttemptOutcome, JobId, JobName, JobState, Micros, RunId, WorkerId};
+use crate::job::{
+    AttemptOutcome, CrashPoint, JobId, JobName, JobState, Micros, RunId, WorkerId, crash_point,
+};
 use crate::output::PublishError;
 use crate::pacing::Ticket;
 use crate::queue::{Claim, ClaimRequest, Settlement};
@@ -201,6 +203,7 @@ impl<'a> Dispatcher<'a> {
         if permits.by_lane.is_empty() {
             return Ok(permits.wake_at);
         }
+        crash_point(CrashPoint::BeforeClaim);
         let claimed = self
             .work
             .queue
@@ -212,6 +215,7 @@ impl<'a> Dispatcher<'a> {
                 cost_max: self.work.config.cost_max,
             })
             .await?;
+        crash_point(CrashPoint::ClaimCommitted);
         self.capped = claimed.capped;
         for (lane, granted) in permits.by_lane {
             let got = claimed.claims.iter().filter(|claim| claim.lane == lane).count();

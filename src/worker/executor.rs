@@ -18,7 +18,7 @@ use crate::gemini::decode::Limits;
 use crate::gemini::fault::{self, ErrorResponse, Fault, FaultClass, Request};
 use crate::gemini::{Client, ImageFetcher, Reply, TransportError};
 use crate::gemini::{of_damaged_image, of_fetch, of_lost_connection};
-use crate::job::{PriceTable, Provider, Spec, Usage};
+use crate::job::{CrashPoint, PriceTable, Provider, Spec, Usage, crash_point};
 use crate::output::{SpoolDir, SpooledPicture};
 use crate::queue::{AttemptFacts, Claim};
 
@@ -101,7 +101,9 @@ async fn exchange(
     };
     let lost = |error: &TransportError| Cause::Fault(of_lost_connection(error, &request));
     let started = Instant::now();
+    crash_point(CrashPoint::BeforeSend);
     let mut reply = tools.client.send(&claim.spec, claim.stream).await.map_err(|error| lost(&error))?;
+    crash_point(CrashPoint::HeadReceived);
     facts.http_status = Some(reply.status);
     if reply.status != 200 {
         let body = reply.body.prefix(ERROR_BODY_BYTES_MAX).await;
@@ -160,6 +162,7 @@ async fn read_answer(
                 if spooler.images() > 0 {
                     progress.enter(Phase::Receiving);
                     progress.received(spooler.image_bytes());
+                    crash_point(CrashPoint::MidStream);
                 }
                 spooler.flush_if_full().await.map_err(disk)?;
             }

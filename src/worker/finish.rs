@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::WorkError;
-use crate::job::{Epoch, JobId};
+use crate::job::{CrashPoint, Epoch, JobId, crash_point};
 use crate::output::{self, PublishError, Published, RunFolder};
 use crate::queue::{Publication, Queue, QueueError, Settlement};
 
@@ -26,7 +26,10 @@ pub(super) async fn record(
     settlement: Settlement,
 ) -> Result<Recorded, WorkError> {
     let (job, epoch) = (settlement.job, settlement.epoch);
-    match queue.settle(settlement).await {
+    crash_point(CrashPoint::BeforeSettle);
+    let settled = queue.settle(settlement).await;
+    crash_point(CrashPoint::SettleCommitted);
+    match settled {
         Ok(publication) if publication.files.is_empty() => Ok(Recorded::Done(vec![])),
         Ok(publication) => publish(queue.as_ref(), &folder, (job, epoch), publication).await,
         Err(QueueError::LeaseLost { .. }) => Ok(Recorded::LeaseLost),
@@ -76,7 +79,9 @@ pub(super) async fn publish(
             .try_for_each(|old| output::remove_replaced(&images, &old.name, (old.bytes, old.digest)))
     })
     .await??;
-    match queue.published(job, epoch).await {
+    let published = queue.published(job, epoch).await;
+    crash_point(CrashPoint::PublishedCommitted);
+    match published {
         Ok(()) => Ok(Recorded::Done(names)),
         Err(QueueError::LeaseLost { .. }) => Ok(Recorded::LeaseLost),
         Err(error) => Err(error.into()),

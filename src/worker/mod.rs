@@ -29,7 +29,7 @@ pub use event::{Ending, Event, Observer, Stop, Unobserved};
 pub use progress::{Phase, Progress};
 
 use crate::gemini::{Client, ImageFetcher};
-use crate::job::{Clock, RunId, WorkerId};
+use crate::job::{Clock, CrashPoint, RunId, WorkerId, crash_point};
 use crate::manifest::DigestCache;
 use crate::output::{PublishError, RunFolder, SpoolDir, SpoolError, check_images, host_name};
 use crate::queue::{Queue, QueueError, RunStart, WorkerStart};
@@ -99,11 +99,13 @@ pub enum WorkError {
 pub async fn work(work: Work) -> Result<Ending, WorkError> {
     let token = format!("{:016x}", rand::rng().random::<u64>());
     let spool = Arc::new(SpoolDir::create(&work.folder.spool(), &token)?);
+    crash_point(CrashPoint::SpoolMade);
     let start =
         RunStart { command: work.config.command.clone(), version: env!("CARGO_PKG_VERSION").to_owned() };
     let run = work.queue.start_run(start).await?;
     let start = WorkerStart { run, token, host: host_name(), pid: std::process::id() };
     let worker = work.queue.register_worker(start).await?;
+    crash_point(CrashPoint::WorkerRegistered);
 
     let result = work_as(&work, (run, worker), Arc::clone(&spool)).await;
     let reason = match &result {
@@ -127,10 +129,14 @@ async fn close(
     spool: Arc<SpoolDir>,
 ) -> Result<(), WorkError> {
     work.queue.end_run(run, reason).await?;
-    if work.queue.retire_worker(worker).await?
-        && let Some(spool) = Arc::into_inner(spool)
-    {
-        spool.remove()?;
+    crash_point(CrashPoint::RunEnded);
+    if work.queue.retire_worker(worker).await? {
+        crash_point(CrashPoint::WorkerRetired);
+        if let Some(spool) = Arc::into_inner(spool) {
+            spool.remove()?;
+        }
+        // Of those that died beside us; nobody may come after us.
+        rescue::sweep(work).await?;
     }
     Ok(())
 }
@@ -140,6 +146,7 @@ async fn work_as(work: &Work, ids: (RunId, WorkerId), spool: Arc<SpoolDir>) -> R
     let mut blocked = Blocked::default();
     rescue::rescue(work, ids.1, &mut blocked).await?;
     rescue::sweep(work).await?;
+    crash_point(CrashPoint::Swept);
     let references: References = Arc::new(Mutex::new(DigestCache::default()));
     let tools = Tools {
         client: work.client.clone(),

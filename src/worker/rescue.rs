@@ -3,7 +3,7 @@
 
 use super::finish::Recorded;
 use super::{Event, Stop, Work, WorkError, finish};
-use crate::job::{JobName, WorkerId};
+use crate::job::{CrashPoint, JobName, WorkerId, crash_point};
 use crate::output::{PublishError, dead_folders, worker_is_dead};
 
 /// Results that cannot be put in place, since something that is no folder of ours stands in the
@@ -48,6 +48,7 @@ pub(super) async fn rescue(work: &Work, heir: WorkerId, blocked: &mut Blocked) -
         return Ok(());
     }
     let rescued = work.queue.rescue(&dead, heir, work.config.lost).await?;
+    crash_point(CrashPoint::RescueCommitted);
     let mut published = 0;
     for (job, name, epoch, publication) in rescued.publications {
         match finish::publish(work.queue.as_ref(), &work.folder, (job, epoch), publication).await {
@@ -60,6 +61,7 @@ pub(super) async fn rescue(work: &Work, heir: WorkerId, blocked: &mut Blocked) -
             Err(error) => return Err(error),
         }
     }
+    crash_point(CrashPoint::Rescued);
     tracing::info!(workers = dead.len(), lost = rescued.lost, published, "rescued");
     sweep(work).await?;
     if rescued.lost > 0 || published > 0 {
@@ -68,14 +70,19 @@ pub(super) async fn rescue(work: &Work, heir: WorkerId, blocked: &mut Blocked) -
     Ok(())
 }
 
-/// Removes what dead workers left in the spool, unless it is planned to be published: a neighbour
-/// may be at it. A dead worker plans nothing new, so what is not wanted now never will be.
+/// Removes what dead workers left in the spool. Where something is still planned it stays: its
+/// worker died after the rescue, or another heir is about to publish it.
 pub(super) async fn sweep(work: &Work) -> Result<(), WorkError> {
     let dead = dead_folders(&work.folder.spool())?;
-    let wanted = work.queue.planned_spools().await?;
+    if dead.is_empty() {
+        return Ok(());
+    }
+    let planned = work.queue.planned_in_spool().await?;
+    let is_planned = |token: &str| {
+        planned.iter().any(|file| file.strip_prefix(token).is_some_and(|rest| rest.starts_with('/')))
+    };
     for folder in dead {
-        let is_wanted = |name: &String| name.split('/').next() == Some(folder.token());
-        if !wanted.iter().any(is_wanted) {
+        if !is_planned(folder.token()) {
             folder.remove()?;
         }
     }

@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 
 use super::WorkError;
 use crate::gemini::answer::ImageSink;
-use crate::job::AttemptId;
+use crate::job::{AttemptId, CrashPoint, crash_point};
 use crate::output::{SpoolDir, SpoolError, SpoolFile, SpooledPicture};
 
 /// Bytes that are held back before they are written.
@@ -106,6 +106,7 @@ impl Spooler {
             }
             files.into_iter().flatten().try_for_each(SpoolFile::discard)?;
             dir.sync()?;
+            crash_point(CrashPoint::SpoolFolderSynced);
             Ok(damage.map_or(Ok(pictures), Err))
         })
         .await

@@ -5,7 +5,8 @@ use std::fs;
 use std::time::Duration;
 
 use nightpress::job::{AttemptOutcome, Digest, JobState, MediaType, Reference};
-use nightpress::queue::{LostPolicy, Queue as _, Scope};
+use nightpress::output::SpoolDir;
+use nightpress::queue::{LostPolicy, Queue as _, RunStart, Scope, WorkerStart};
 use nightpress::simulator::{Fault, FaultRule};
 use nightpress::worker::{Ending, Event, Shutdown, Stop};
 
@@ -110,6 +111,41 @@ async fn nothing_is_sent_while_a_file_stands_where_the_results_belong() {
     let error = press.run().await.expect_err("cannot work").to_string();
     assert!(error.contains("images"), "{error}");
     assert_eq!(press.log().entries.len(), 0);
+}
+
+#[tokio::test]
+async fn a_run_that_begins_leaves_alone_what_another_heir_is_about_to_publish() {
+    let press = Press::new(scenario(vec![])).await;
+    press.load(vec![job("a", "one")]).await;
+    fs::write(press.folder().images(), b"in the way").expect("writes");
+    press.run().await.expect("runs");
+    fs::remove_file(press.folder().images()).expect("removes");
+    // Another process takes over, and dies before it has published, while a third one runs.
+    let spool = press.folder().spool();
+    let heirs = SpoolDir::create(&spool, "heir").expect("creates");
+    let start = RunStart { command: "run".to_owned(), version: "0".to_owned() };
+    let run = press.queue.start_run(start).await.expect("starts");
+    let start = WorkerStart { run, token: "heir".to_owned(), host: "h".to_owned(), pid: 1 };
+    let heir = press.queue.register_worker(start).await.expect("registers");
+    let dead: Vec<_> = press.queue.workers().await.expect("reads").iter().map(|one| one.worker).collect();
+    let rescued = press.queue.rescue(&dead[..1], heir, LostPolicy::Retry).await.expect("rescues");
+    assert_eq!(rescued.publications.len(), 1);
+    press.load(vec![job("a", "one"), job("b", "two")]).await;
+    let dying = std::sync::Mutex::new(Some(heirs));
+    press.events.on_start(move |_| drop(dying.lock().expect("no panic while held").take()));
+    assert_eq!(press.run().await.expect("runs"), Ending::Done);
+    assert_eq!(press.log().entries.len(), 2, "a settled answer was paid twice");
+    press.check_books().await;
+}
+
+#[tokio::test]
+async fn what_dies_beside_a_run_leaves_nothing_in_the_spool_when_that_ends() {
+    let mut press = Press::new(scenario(stalls_at_first())).await;
+    press.config.concurrency = 2;
+    press.load(jobs(4)).await;
+    let ((), ending) = tokio::join!(run_and_die(&press, 4), press.run());
+    assert_eq!(ending.expect("runs"), Ending::Done);
+    press.check_books().await;
 }
 
 #[tokio::test]

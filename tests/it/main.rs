@@ -6,6 +6,8 @@
 mod batch;
 mod crash;
 mod house;
+#[cfg(all(unix, debug_assertions))]
+mod kill;
 mod press;
 mod program;
 mod raw;

@@ -12,7 +12,7 @@ use crate::cli::loading::{self, Contents, Loader};
 use crate::cli::session::{Session, identity};
 use crate::cli::settings::{LoadSettings, Voice};
 use crate::cli::text;
-use crate::job::{Micros, printable};
+use crate::job::{CrashPoint, Micros, crash_point, printable};
 use crate::manifest::DigestCache;
 use crate::output::RunFolder;
 use crate::queue::Queue;
@@ -54,13 +54,13 @@ pub(in crate::cli) async fn run(session: Session, args: LoadArgs) -> Result<Exit
 /// Loads a manifest; the queue is open afterwards. A manifest with errors makes no folder.
 pub(super) async fn load(session: &Session, folder: &RunFolder, what: Load<'_>) -> Result<Arc<dyn Queue>> {
     let whose = || identity(folder, what.manifest, what.settings.provider);
-    let known = if folder.queue().exists() {
-        let queue = session.open(folder, Access::ReadOnly, whose()?).await?;
-        let known = Loader::known_digests(queue.as_ref()).await;
-        queue.close().await;
-        known?
-    } else {
-        DigestCache::default()
+    let known = match session.open_if_made(folder, whose()?).await? {
+        Some(queue) => {
+            let known = Loader::known_digests(queue.as_ref()).await;
+            queue.close().await;
+            known?
+        }
+        None => DigestCache::default(),
     };
     let (contents, digests) = what.loader.check(known, &session.terminal).await?;
     if !folder.queue().exists() {
@@ -90,7 +90,9 @@ async fn apply(
     loading::check_shrink(&diff, what.settings.prune)?;
     // On a resume, only what is still to be sent needs a price.
     contents.check_cap(what.cost_max.filter(|_| diff.unpriced > 0))?;
+    crash_point(CrashPoint::Staged);
     let diff = queue.apply_load(what.settings.policy).await?;
+    crash_point(CrashPoint::LoadCommitted);
     loading::save_digests(queue, &digests).await?;
     if !what.voice.quiet {
         for line in loading::diff_lines(&diff) {

@@ -46,7 +46,10 @@ pub(in crate::queue) async fn settled_answers_are_published_by_the_heir(bench: &
     let claims = world.claim(2).await;
     let planned = world.plan(&claims[0], 2).await;
     let heir = world.beside(bench).await;
+    let spooled: Vec<String> = planned.files.iter().map(|(_, _, file)| file.spool.clone()).collect();
+    assert_eq!(heir.queue.planned_in_spool().await.unwrap(), spooled);
     let rescued = heir.queue.rescue(&[world.worker], heir.worker, LostPolicy::Retry).await.unwrap();
+    assert_eq!(heir.queue.planned_in_spool().await.unwrap(), spooled, "of the heir now, and still to come");
     assert_eq!(rescued.lost, 1);
     let (job, name, epoch, publication) = &rescued.publications[0];
     assert_eq!((job, name.as_str()), (&claims[0].job, "a"));
@@ -54,6 +57,7 @@ pub(in crate::queue) async fn settled_answers_are_published_by_the_heir(bench: &
     assert!(lost(&world.queue.published(claims[0].job, claims[0].epoch).await));
     heir.queue.published(*job, *epoch).await.unwrap();
     assert_eq!(heir.state("a").await, JobState::Succeeded);
+    assert!(heir.queue.planned_in_spool().await.unwrap().is_empty());
 }
 
 pub(in crate::queue) async fn a_dead_worker_has_lost_everything(bench: &dyn Bench) {

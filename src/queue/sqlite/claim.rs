@@ -6,7 +6,7 @@ use super::depend::list;
 use super::engine::Session;
 use super::fault::{Doing, count, get, narrow, parsed};
 use super::stage;
-use crate::job::{AttemptId, Epoch, JobId, LaneId, Micros, Reference, WorkerId};
+use crate::job::{AttemptId, CrashPoint, Epoch, JobId, LaneId, Micros, Reference, WorkerId, crash_point};
 use crate::queue::{Claim, ClaimRequest, Claimed, Counters, QueueError, Scope};
 
 const ALIVE: &str = "SELECT count(*) FROM worker WHERE worker = $1 AND ended_at IS NULL";
@@ -142,6 +142,7 @@ pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Resul
     if !all.is_empty() {
         claimed.claims = read(session, &list(&all)).await?;
     }
+    crash_point(CrashPoint::ClaimWritten);
     Ok(claimed)
 }
 

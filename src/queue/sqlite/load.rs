@@ -8,7 +8,7 @@ use super::engine::Session;
 use super::fault::{Doing, count, get, signed};
 use super::rows::{self, Row, Values};
 use super::stage::{self, Changed};
-use crate::job::Micros;
+use crate::job::{CrashPoint, Micros, crash_point};
 use crate::manifest::DigestEntry;
 use crate::queue::{LoadDiff, LoadPolicy, QueueError};
 
@@ -250,6 +250,7 @@ pub(super) async fn apply(session: &mut Session, policy: LoadPolicy) -> Result<L
         leave.execute(&mut session.conn).await.doing(what)?;
     }
     session.run(what, CLEAR).await?;
+    crash_point(CrashPoint::LoadWritten);
     Ok(diff)
 }
 

@@ -187,6 +187,10 @@ impl Queue for SqliteQueue {
         self.write(move |session| Box::pin(rescue::rescue(session, dead, heir, policy))).await
     }
 
+    async fn planned_in_spool(&self) -> Result<Vec<String>, QueueError> {
+        self.read(|conn| Box::pin(publish::in_spool(conn))).await
+    }
+
     async fn unpublishable(&self, job: JobId, epoch: Epoch) -> Result<(), QueueError> {
         self.write(move |session| Box::pin(publish::give_up(session, job, epoch))).await
     }
@@ -214,10 +218,6 @@ impl Queue for SqliteQueue {
     async fn cancel(&self, selection: &Selection) -> Result<u64, QueueError> {
         let selection = selection.clone();
         self.write(|session| Box::pin(person::cancel(session, selection))).await
-    }
-
-    async fn planned_spools(&self) -> Result<Vec<String>, QueueError> {
-        self.read(|conn| Box::pin(publish::planned_spools(conn))).await
     }
 
     async fn unpriced(&self, scope: &Scope) -> Result<u64, QueueError> {

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::engine::{self, Session};
 use super::fault::{BUSY_WAIT, Doing, get, located};
 use super::{SqliteQueue, migrate, stage};
-use crate::job::{Clock, Provider};
+use crate::job::{Clock, CrashPoint, Provider, crash_point};
 use crate::queue::QueueError;
 
 /// Connections that only read.
@@ -159,7 +159,9 @@ async fn prepare(
         return Err(missing());
     }
     migrate::use_wal(conn, path).await?;
+    crash_point(CrashPoint::QueueOpened);
     migrate::migrate(conn, path).await?;
+    crash_point(CrashPoint::SchemaMade);
     identify(conn, identity, clock).await?.ok_or_else(missing)
 }
 

@@ -11,7 +11,7 @@ use super::engine::Session;
 use super::fault::{Doing, count, get, narrow, parsed, signed};
 use super::names::{self, Wanted};
 use super::rows::{self, Row, Values};
-use crate::job::{Epoch, JobId, OutputId, OutputName};
+use crate::job::{CrashPoint, Epoch, JobId, OutputId, OutputName, crash_point};
 use crate::queue::{OldOutput, OutputMove, PlannedOutput, Publication, QueueError};
 
 const OUTPUTS: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'output'), 0)";
@@ -24,6 +24,11 @@ pub(super) const PLANNED: &str = "
 SELECT o.output, o.job, o.name, o.spool, o.media, o.bytes, o.sha256, o.width, o.height
 FROM json_each($1) e CROSS JOIN output o
 WHERE o.job = e.value AND o.status = 'planned' ORDER BY o.job, o.position";
+
+/// Read from the leases: only who has one plans.
+const IN_SPOOL: &str = "
+SELECT o.spool FROM job j INDEXED BY job_leased CROSS JOIN output o
+WHERE j.state = 'running' AND o.job = j.job AND o.status = 'planned'";
 
 /// Strikes off what is not leased as it says or has nothing to publish.
 pub(super) const FENCE: &str = "
@@ -197,6 +202,10 @@ pub(super) async fn publications(
     Ok(by_job)
 }
 
+pub(super) async fn in_spool(conn: &mut SqliteConnection) -> Result<Vec<String>, QueueError> {
+    sqlx::query_scalar(IN_SPOOL).fetch_all(conn).await.doing("looking for planned files")
+}
+
 fn planned_file(row: &SqliteRow) -> Result<PlannedFile, QueueError> {
     let file = PlannedOutput {
         spool: get(row, "spool")?,
@@ -248,6 +257,7 @@ pub(super) async fn published(
     if needed {
         depend::promote(session, &jobs).await?;
     }
+    crash_point(CrashPoint::PublishedWritten);
     Ok(answers)
 }
 
@@ -304,13 +314,6 @@ pub(super) async fn give_up(session: &mut Session, job: JobId, epoch: Epoch) -> 
     }
     sqlx::query(FORGET_PLANNED).bind(job.0).execute(&mut session.conn).await.doing(what)?;
     depend::skip(session, &[job.0]).await
-}
-
-const PLANNED_SPOOLS: &str = "SELECT spool FROM output WHERE status = 'planned' AND spool IS NOT NULL";
-
-/// What lies in the spool and is wanted.
-pub(super) async fn planned_spools(conn: &mut SqliteConnection) -> Result<Vec<String>, QueueError> {
-    sqlx::query_scalar(PLANNED_SPOOLS).fetch_all(conn).await.doing("looking for planned files")
 }
 
 /// Published files whose job wants another name, in an order in which they can be renamed one by

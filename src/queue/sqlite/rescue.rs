@@ -5,7 +5,7 @@ use super::depend::{self, list};
 use super::engine::Session;
 use super::fault::{Doing, count, get, narrow, parsed};
 use super::publish;
-use crate::job::{Epoch, JobId, JobName, LaneId, RunId, Timestamp, WorkerId};
+use crate::job::{CrashPoint, Epoch, JobId, JobName, LaneId, RunId, Timestamp, WorkerId, crash_point};
 use crate::queue::{Beat, LaneKey, LostPolicy, QueueError, Rescued, RunStart, WorkerRow, WorkerStart};
 
 const START_RUN: &str =
@@ -176,6 +176,7 @@ pub(super) async fn rescue(
     record.execute(&mut session.conn).await.doing(what)?;
     depend::skip(session, &lost).await?;
     let publications = inherit(session, &settled, heir).await?;
+    crash_point(CrashPoint::RescueWritten);
     Ok(Rescued { lost: lost.len() as u64, publications })
 }
 

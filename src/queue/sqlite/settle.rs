@@ -9,7 +9,7 @@ use super::names::{self, Wanted};
 use super::publish;
 use super::rows::{self, Row, Values};
 use super::stage;
-use crate::job::AttemptOutcome;
+use crate::job::{AttemptOutcome, CrashPoint, crash_point};
 use crate::queue::{Next, PlannedOutput, Publication, QueueError, Settlement};
 
 /// What does not match job, epoch, `running` and an attempt under way is struck off; what is left
@@ -141,6 +141,7 @@ pub(super) async fn settle(
     sqlx::query(SETTLE).bind(now).execute(&mut session.conn).await.doing(what)?;
     depend::skip(session, &ended).await?;
     plan(session, items, wanted, &mut answers).await?;
+    crash_point(CrashPoint::SettleWritten);
     Ok(answers)
 }
 
