@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use nightpress::job::{AttemptOutcome, Digest, JobState, MediaType, Reference};
+use nightpress::job::{AttemptOutcome, Digest, Job, JobState, MediaType, Reference};
 use nightpress::output::SpoolDir;
 use nightpress::queue::{LostPolicy, Queue as _, RunStart, Scope, WorkerStart};
 use nightpress::simulator::{Fault, FaultRule};
@@ -57,12 +57,16 @@ async fn with_hold_a_person_decides_on_what_was_lost() {
     assert_eq!(press.log().entries.len(), 3, "a held job was sent");
 }
 
+fn blocked_job() -> Job {
+    let mut blocked = job("a", "one");
+    blocked.output = "sub/a".parse().expect("a name");
+    blocked
+}
+
 /// A job whose file belongs into a folder, where a file of a person stands instead.
 async fn blocked_press() -> Press {
     let press = Press::new(scenario(vec![])).await;
-    let mut blocked = job("a", "one");
-    blocked.output = "sub/a".parse().expect("a name");
-    press.load(vec![blocked, job("b", "two"), job("c", "three")]).await;
+    press.load(vec![blocked_job(), job("b", "two"), job("c", "three")]).await;
     fs::create_dir(press.folder().images()).expect("creates");
     fs::write(press.folder().images().join("sub"), b"in the way").expect("writes");
     press
@@ -115,11 +119,9 @@ async fn nothing_is_sent_while_a_file_stands_where_the_results_belong() {
 
 #[tokio::test]
 async fn a_run_that_begins_leaves_alone_what_another_heir_is_about_to_publish() {
-    let press = Press::new(scenario(vec![])).await;
-    press.load(vec![job("a", "one")]).await;
-    fs::write(press.folder().images(), b"in the way").expect("writes");
+    let press = blocked_press().await;
     press.run().await.expect("runs");
-    fs::remove_file(press.folder().images()).expect("removes");
+    fs::remove_file(press.folder().images().join("sub")).expect("removes");
     // Another process takes over, and dies before it has published, while a third one runs.
     let spool = press.folder().spool();
     let heirs = SpoolDir::create(&spool, "heir").expect("creates");
@@ -130,11 +132,11 @@ async fn a_run_that_begins_leaves_alone_what_another_heir_is_about_to_publish() 
     let dead: Vec<_> = press.queue.workers().await.expect("reads").iter().map(|one| one.worker).collect();
     let rescued = press.queue.rescue(&dead[..1], heir, LostPolicy::Retry).await.expect("rescues");
     assert_eq!(rescued.publications.len(), 1);
-    press.load(vec![job("a", "one"), job("b", "two")]).await;
+    press.load(vec![blocked_job(), job("b", "two"), job("c", "three"), job("d", "four")]).await;
     let dying = std::sync::Mutex::new(Some(heirs));
     press.events.on_start(move |_| drop(dying.lock().expect("no panic while held").take()));
     assert_eq!(press.run().await.expect("runs"), Ending::Done);
-    assert_eq!(press.log().entries.len(), 2, "a settled answer was paid twice");
+    assert_eq!(press.log().entries.len(), 4, "a settled answer was paid twice");
     press.check_books().await;
 }
 

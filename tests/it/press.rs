@@ -114,7 +114,7 @@ impl Press {
             prices: PriceTable::default(),
             seed: 7,
         };
-        let timeouts = Timeouts { idle: Duration::from_millis(700), ..Timeouts::default() };
+        let timeouts = Timeouts { idle: Duration::from_secs(3), ..Timeouts::default() };
         let (shutdown, _) = watch::channel(Shutdown::No);
         Self {
             dir,
