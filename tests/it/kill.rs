@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use nightpress::job::{AttemptOutcome, CRASH_AT, CrashPoint, Digest, JobState, SystemClock};
+use nightpress::job::{AttemptId, AttemptOutcome, CRASH_AT, CrashPoint, Digest, JobState, SystemClock};
 use nightpress::output::RunFolder;
 use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
 use nightpress::queue::{AttemptRow, JobFilter, JobRow, Queue as _, QueueError};
@@ -48,8 +48,8 @@ struct Batch {
     before: Vec<LogEntry>,
     /// Printed when a check fails.
     case: String,
-    /// Attempts that were open at a kill, as often as they were.
-    open: BTreeMap<Revision, usize>,
+    /// Attempts that were open at a kill, by their numbers.
+    open: BTreeMap<AttemptId, Revision>,
     /// Most attempts that can have been open at kills beside others that lived.
     open_beside_max: usize,
 }
@@ -226,7 +226,7 @@ impl Batch {
         let open: Vec<_> = attempts.iter().filter(|one| one.outcome == AttemptOutcome::Sent).collect();
         assert!(open.len() <= OPEN_MAX, "{}: {} are open", self.case, open.len());
         for attempt in open {
-            *self.open.entry((attempt.job.to_string(), attempt.revision)).or_default() += 1;
+            self.open.insert(attempt.attempt, (attempt.job.to_string(), attempt.revision));
         }
     }
 
@@ -333,8 +333,8 @@ impl Batch {
         for (of, outcomes) in &tries {
             assert_eq!(count(outcomes, AttemptOutcome::Sent), 0, "{case}: {of:?} is open");
             assert_eq!(count(outcomes, AttemptOutcome::Succeeded), 1, "{case}: {of:?} was paid twice");
-            let (lost, open) =
-                (count(outcomes, AttemptOutcome::Lost), self.open.get(of).copied().unwrap_or(0));
+            let lost = count(outcomes, AttemptOutcome::Lost);
+            let open = self.open.values().filter(|open| *open == of).count();
             assert!(lost >= open, "{case}: {of:?}: {open} open at kills, {lost} lost");
         }
         let mut prompts: BTreeMap<&str, Revision> =
@@ -352,7 +352,7 @@ impl Batch {
             assert!(rows - asked <= lost, "{case}: {of:?}: the server saw only {asked} of {outcomes:?}");
         }
         let lost = attempts.iter().filter(|one| one.outcome == AttemptOutcome::Lost).count();
-        let open: usize = self.open.values().sum();
+        let open = self.open.len();
         let beside = lost - open;
         assert!(beside <= self.open_beside_max, "{case}: {open} open at kills, {lost} lost");
         let (rows, seen) = (attempts.len(), requests.len());
