@@ -1,5 +1,5 @@
 //! Floor 0: the words of the field as types. Values only; nothing here does I/O
-//! except [`SystemClock`], the one place that reads the machine's clock, and [`crash_point`], where
+//! except [`SystemClock`], the one place that reads the machine's clock, and [`crash_point()`], where
 //! tests end the program.
 //!
 //! A [`Job`] asks for one answer of the API. What it asks for is its [`Spec`]; the spec's
