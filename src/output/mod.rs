@@ -10,6 +10,6 @@ mod spool;
 
 pub use folder::RunFolder;
 pub use picture::{Picture, PictureCheck, PictureError};
-pub use platform::host_name;
+pub use platform::{Disk, LocalDisk, host_name, open_files_max};
 pub use publish::{PublishError, Published, matches_record, publish, remove_replaced, rename_published};
 pub use spool::{SpoolDir, SpoolError, SpoolFile, SpooledPicture, sweep_spool, worker_is_dead};

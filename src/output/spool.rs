@@ -134,7 +134,10 @@ impl SpoolFile {
                 return Err(error.into());
             }
         };
-        self.file.sync_all().map_err(io_error("sync", &self.path))?;
+        if let Err(error) = self.file.sync_all() {
+            drop(remove_if_there(&self.path));
+            return Err(io_error("sync", &self.path)(error));
+        }
         Ok(SpooledPicture {
             name: self.name,
             media: picture.media,

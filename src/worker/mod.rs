@@ -15,6 +15,7 @@ mod lanes;
 mod progress;
 mod references;
 mod rescue;
+mod room;
 mod spooler;
 
 use std::sync::{Arc, Mutex};
@@ -29,7 +30,7 @@ pub use progress::{Phase, Progress};
 use crate::gemini::{Client, ImageFetcher};
 use crate::job::{Clock, RunId, WorkerId};
 use crate::manifest::DigestCache;
-use crate::output::{PublishError, RunFolder, SpoolDir, SpoolError, host_name};
+use crate::output::{Disk, PublishError, RunFolder, SpoolDir, SpoolError, host_name};
 use crate::queue::{Queue, QueueError, RunStart, WorkerStart};
 use dispatcher::Dispatcher;
 use executor::Tools;
@@ -57,6 +58,8 @@ pub struct Work {
     pub fetcher: ImageFetcher,
     /// Where files go.
     pub folder: RunFolder,
+    /// How much room is left there.
+    pub disk: Arc<dyn Disk>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Who watches.
@@ -91,9 +94,27 @@ pub enum WorkError {
     Task(String),
 }
 
+impl WorkError {
+    /// Whether the disk is at fault: nothing is wrong with the jobs, and the queue is whole.
+    fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Publish(_) | Self::Queue(QueueError::Disk { .. }) => true,
+            Self::Spool(error) => matches!(error, SpoolError::Io { .. }),
+            Self::Queue(_) | Self::DeclaredDead | Self::Task(_) => false,
+        }
+    }
+}
+
 /// Works until nothing is left in scope, or a reason to stop. Everything it began is joined
 /// before it returns. Not cancel-safe: raise `shutdown` instead of dropping the future.
 pub async fn work(work: Work) -> Result<Ending, WorkError> {
+    match from_start_to_end(work).await {
+        Err(error) if error.is_of_disk() => Ok(Ending::Stopped(Stop::Disk(error.to_string()))),
+        ended => ended,
+    }
+}
+
+async fn from_start_to_end(work: Work) -> Result<Ending, WorkError> {
     let token = format!("{:016x}", rand::rng().random::<u64>());
     let spool = Arc::new(SpoolDir::create(&work.folder.spool(), &token)?);
     let start =
@@ -109,8 +130,12 @@ pub async fn work(work: Work) -> Result<Ending, WorkError> {
         Ok(Ending::Stopped(stop)) => stop.to_string(),
         Err(error) => error.to_string(),
     };
-    work.queue.end_run(run, &reason).await?;
+    let recorded = work.queue.end_run(run, &reason).await;
     let ending = result?;
+    // Where the disk is the reason, it is no news that this cannot be written to it either.
+    if !matches!(ending, Ending::Stopped(Stop::Disk(_))) {
+        recorded?;
+    }
     // After an error, or while planned files wait for a better disk, the folder stays: the next
     // run finds the worker dead and takes over what is in it.
     if !matches!(ending, Ending::Stopped(Stop::Disk(_))) {

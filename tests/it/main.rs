@@ -6,6 +6,7 @@
 mod batch;
 mod crash;
 mod house;
+mod machine;
 mod press;
 mod program;
 mod readme;

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nightpress::gemini::{Client, Endpoint, ImageFetcher, Key, Timeouts};
-use nightpress::job::{AttemptOutcome, Job, JobState, ModelName, PriceTable, Provider, Spec, SystemClock};
-use nightpress::output::RunFolder;
+use nightpress::job::{
+    AttemptOutcome, Clock, Job, JobState, ModelName, PriceTable, Provider, Spec, SystemClock,
+};
+use nightpress::output::{Disk, LocalDisk, RunFolder};
 use nightpress::pacing::{Backoff, RetryPolicy};
 use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
 use nightpress::queue::{AttemptRow, JobFilter, JobRow, LoadPolicy, LostPolicy, NewJob, Queue, Scope};
@@ -26,6 +28,8 @@ pub(crate) struct Press {
     pub(crate) timeouts: Timeouts,
     pub(crate) shutdown: watch::Sender<Shutdown>,
     pub(crate) events: Arc<Events>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) disk: Arc<dyn Disk>,
 }
 
 /// Keeps what happened; raises the shutdown when a number of requests have left.
@@ -86,7 +90,11 @@ pub(crate) fn scenario(faults: Vec<FaultRule>) -> Scenario {
 
 impl Press {
     pub(crate) async fn new(scenario: Scenario) -> Self {
-        let dir = tempfile::tempdir().expect("temp dir");
+        Self::at(tempfile::tempdir().expect("temp dir"), scenario).await
+    }
+
+    /// With a run folder that was prepared.
+    pub(crate) async fn at(dir: tempfile::TempDir, scenario: Scenario) -> Self {
         let simulator = Simulator::start(SimulatorConfig { scenario, ..SimulatorConfig::default() })
             .await
             .expect("the simulator starts");
@@ -114,7 +122,17 @@ impl Press {
         };
         let timeouts = Timeouts { idle: Duration::from_millis(700), ..Timeouts::default() };
         let (shutdown, _) = watch::channel(Shutdown::No);
-        Self { dir, queue, simulator, config, timeouts, shutdown, events: Arc::new(Events::default()) }
+        Self {
+            dir,
+            queue,
+            simulator,
+            config,
+            timeouts,
+            shutdown,
+            events: Arc::new(Events::default()),
+            clock: Arc::new(SystemClock),
+            disk: Arc::new(LocalDisk),
+        }
     }
 
     /// Loads these jobs as the whole manifest.
@@ -140,7 +158,8 @@ impl Press {
             client: Client::new(endpoint.clone(), self.timeouts).expect("builds"),
             fetcher: ImageFetcher::new(endpoint.base_url, self.timeouts).expect("builds"),
             folder: self.folder(),
-            clock: Arc::new(SystemClock),
+            disk: Arc::clone(&self.disk),
+            clock: Arc::clone(&self.clock),
             observer: Arc::clone(&self.events) as Arc<dyn Observer>,
             shutdown: self.shutdown.subscribe(),
             config: self.config.clone(),

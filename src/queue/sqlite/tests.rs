@@ -108,7 +108,10 @@ async fn no_statement_of_a_jobs_way_reads_a_whole_table() {
     let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", claim::DUE)));
     let steps: Vec<String> =
         plan.fetch_all(&mut conn).await.unwrap().iter().map(|row| row.get("detail")).collect();
-    assert!(steps[0].contains("USING INDEX job_ready (batch=? AND model=?)"), "{steps:?}");
+    assert!(
+        steps[0].contains("USING INDEX job_ready (batch=? AND model=? AND turn>? AND turn<?)"),
+        "{steps:?}"
+    );
     assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "in the order of the index: {steps:?}");
 }
 
@@ -119,8 +122,8 @@ async fn the_database_itself_keeps_the_ledger() {
     queue.close().await;
     let mut conn = folder.raw().await;
     let fill = "PRAGMA foreign_keys = OFF;
-        INSERT INTO attempt (attempt, job, revision, run, lane, worker, epoch, outcome, sent_at, cost_at_most)
-        VALUES (1, 1, 1, 1, 1, 1, 1, 'sent', 0, 0);
+        INSERT INTO attempt (attempt, job, revision, run, lane, worker, epoch, alone, outcome, sent_at, cost_at_most)
+        VALUES (1, 1, 1, 1, 1, 1, 1, 0, 'sent', 0, 0);
         UPDATE attempt SET outcome = 'lost'";
     sqlx::raw_sql(fill).execute(&mut conn).await.unwrap();
     for forbidden in
