@@ -56,6 +56,7 @@ CREATE TABLE job (
                                                 'failed', 'refused', 'skipped', 'cancelled')),
     ready        INTEGER NOT NULL DEFAULT 1 CHECK (ready IN (0, 1)), -- 0: pending, but snoozed until available_at
     available_at INTEGER NOT NULL DEFAULT 0,
+    snoozed_at   INTEGER NOT NULL DEFAULT 0, -- when that was decided: if it lies ahead, the clock went back
     priority     INTEGER NOT NULL DEFAULT 0,
     model        TEXT NOT NULL,            -- of the present revision: the lane is chosen by it
     revision     INTEGER NOT NULL,         -- number of the present revision, from 1
@@ -80,6 +81,7 @@ CREATE TABLE job (
 -- promoted from job_snoozed first.
 CREATE INDEX job_ready   ON job (batch, model, turn, priority DESC, ordinal) WHERE state = 'pending' AND ready = 1;
 CREATE INDEX job_snoozed ON job (available_at) WHERE state = 'pending' AND ready = 0;
+CREATE INDEX job_snoozed_at ON job (snoozed_at) WHERE state = 'pending' AND ready = 0;
 CREATE INDEX job_leased  ON job (worker) WHERE state = 'running';
 CREATE INDEX job_listed  ON job (batch, in_manifest DESC, ordinal, job);
 CREATE INDEX job_state   ON job (batch, state, ordinal) WHERE state NOT IN ('succeeded', 'pending');

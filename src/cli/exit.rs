@@ -5,7 +5,7 @@
 //! | 0 | every job succeeded (cancelled ones do not count), or the command did what it was asked |
 //! | 1 | finished, but some jobs failed, were refused or skipped |
 //! | 2 | wrong usage, key or manifest: nothing was sent |
-//! | 3 | stopped early with jobs left or held: money, key, budget, deadline, disk, a parked lane |
+//! | 3 | stopped early with jobs left or held: money, key, budget, deadline, disk, a locked queue, a parked lane |
 //! | 130 | interrupted by Ctrl-C: the same command resumes |
 //! | 143 | ended by SIGTERM or SIGHUP: the same command resumes |
 

@@ -41,8 +41,10 @@ macro_rules! conformance_suite {
                 lanes_and_permits_are_respected
                 claims_come_by_losses_then_priority_then_order
                 a_snoozed_job_waits_for_its_time
+                a_clock_that_goes_back_strands_no_snoozed_job
                 a_scope_hides_the_rest
                 the_cap_stops_claims
+                the_cap_is_passed_only_by_what_was_in_flight
                 cancelling_reaches_a_running_job_by_its_heartbeat
                 retry_gives_fresh_allowances
                 retry_makes_a_succeeded_job_again_only_by_name

@@ -39,7 +39,10 @@ impl Room {
     /// Why not even one may leave.
     pub(super) fn too_little(&self, free_bytes: u64) -> String {
         let needed = mib((10 * (KEPT_BYTES + self.answer_bytes)).div_ceil(MIB));
-        format!("the disk is full: {} MiB are free, {needed} are needed", mib(free_bytes.saturating_mul(10) / MIB))
+        format!(
+            "the disk is full: {} MiB are free, {needed} are needed",
+            mib(free_bytes.saturating_mul(10) / MIB)
+        )
     }
 }
 

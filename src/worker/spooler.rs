@@ -80,7 +80,9 @@ impl Spooler {
                 Ok(()) => Ok(files),
                 // Nothing comes of them any more, and the disk may need the room.
                 Err(error) => {
-                    files.into_iter().for_each(|file| drop(file.discard()));
+                    for file in files {
+                        drop(file.discard());
+                    }
                     Err(error)
                 }
             }

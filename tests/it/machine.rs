@@ -5,15 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
-use nightpress::job::{AttemptOutcome, JobState};
+use nightpress::job::{AttemptOutcome, Clock, JobState, SystemClock, Timestamp};
 use nightpress::output::Disk;
 use nightpress::queue::Queue as _;
 use nightpress::simulator::{Fault, FaultRule, Pictures, Scenario};
 use nightpress::worker::{Ending, Event, Stop};
 
-use crate::press::{Press, jobs, scenario};
+use crate::press::{Press, jobs, open_queue, scenario};
 use crate::program::{Desk, manifest};
 
 const MIB: u64 = 1024 * 1024;
@@ -111,15 +112,16 @@ async fn a_small_disk_makes_fewer_requests_run_at_once() {
 #[tokio::test]
 async fn a_disk_that_fills_up_blames_no_job_and_the_next_run_finishes() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let Some(tmpfs) = Tmpfs::mount(dir.path(), "3m") else { return };
+    let Some(tmpfs) = Tmpfs::mount(dir.path(), "2500k") else { return };
     let large = Scenario { pictures: Pictures::default(), ..Scenario::default() };
     let mut press = Press::at(dir, large).await;
+    press.timeouts.idle = Duration::from_secs(60);
     press.disk = FakeDisk::with(u64::MAX);
-    press.load(jobs(30)).await;
+    press.load(jobs(36)).await;
     let reason = disk_reason(&press.run().await.expect("runs"));
     assert!(reason.contains("No space left") || reason.contains("full"), "{reason}");
     let sent = press.log().entries.len();
-    assert!(sent < 30, "the disk was never full");
+    assert!(sent < 36, "the disk was never full");
     for (name, state) in press.states().await {
         assert!(!matches!(state, JobState::Failed | JobState::Refused), "{name} was blamed");
     }
@@ -127,12 +129,42 @@ async fn a_disk_that_fills_up_blames_no_job_and_the_next_run_finishes() {
     assert_eq!(press.run().await.expect("runs"), Ending::Done);
     press.check_books().await;
     assert!(press.states().await.iter().all(|(_, state)| *state == JobState::Succeeded));
-    let again = press.log().entries.len() - 30;
+    let again = press.log().entries.len() - 36;
     let cut_off =
         press.attempts().await.iter().filter(|one| one.outcome != AttemptOutcome::Succeeded).count();
     assert_eq!(again, cut_off, "a settled answer was asked for again");
     assert!(again <= 8, "{again} requests were in vain, more than were in flight");
     press.queue.close().await;
+}
+
+#[derive(Debug)]
+struct JumpyClock(AtomicI64);
+
+impl Clock for JumpyClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(SystemClock.now().as_ms() + self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_back_stalls_no_job_and_kills_no_worker() {
+    let throttled = FaultRule { times: Some(1), ..FaultRule::always(Fault::Http503) };
+    let mut press = Press::new(scenario(vec![throttled])).await;
+    let clock = Arc::new(JumpyClock(AtomicI64::new(0)));
+    press.queue.close().await;
+    press.queue = open_queue(press.folder().queue(), Arc::clone(&clock) as Arc<dyn Clock>).await;
+    press.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+    press.load(jobs(12)).await;
+    press.events.on_start(move |started| {
+        if started == 6 {
+            clock.0.store(-86_400_000, Ordering::Relaxed);
+        }
+    });
+    let (one, other) = tokio::join!(press.run(), press.run());
+    assert_eq!((one.expect("runs"), other.expect("runs")), (Ending::Done, Ending::Done));
+    press.check_books().await;
+    assert!(press.states().await.iter().all(|(_, state)| *state == JobState::Succeeded));
+    assert!(press.attempts().await.iter().all(|one| one.outcome != AttemptOutcome::Lost));
 }
 
 #[tokio::test]
@@ -275,4 +307,15 @@ async fn too_few_descriptors_are_told_before_anything_is_sent() {
     assert_eq!(desk.sent(), 0);
     desk.finish(limited("--concurrency 8")).await.ended(0);
     assert_eq!(desk.sent(), 64);
+}
+
+#[tokio::test]
+async fn after_the_deadline_nothing_is_sent() {
+    let mut press = Press::new(scenario(vec![])).await;
+    press.load(jobs(3)).await;
+    press.config.deadline = Some(press.clock.now());
+    assert_eq!(press.run().await.expect("runs"), Ending::Stopped(Stop::Deadline));
+    assert_eq!(press.log().entries.len(), 0);
+    press.config.deadline = Some(press.clock.now().plus(Duration::from_secs(3600)));
+    assert_eq!(press.run().await.expect("runs"), Ending::Done);
 }

@@ -98,7 +98,7 @@ impl Press {
         let simulator = Simulator::start(SimulatorConfig { scenario, ..SimulatorConfig::default() })
             .await
             .expect("the simulator starts");
-        let queue = open_queue(dir.path().join("queue.db")).await;
+        let queue = open_queue(dir.path().join("queue.db"), Arc::new(SystemClock)).await;
         let config = WorkConfig {
             command: "run".to_owned(),
             provider: Provider::Simulator,
@@ -218,12 +218,12 @@ impl Press {
     }
 }
 
-pub(crate) async fn open_queue(path: PathBuf) -> Arc<SqliteQueue> {
+pub(crate) async fn open_queue(path: PathBuf, clock: Arc<dyn Clock>) -> Arc<SqliteQueue> {
     let options = OpenOptions {
         path,
         access: Access::Create,
         identity: Identity::Of { manifest: Some("jobs.yaml".to_owned()), provider: Provider::Simulator },
-        clock: Arc::new(SystemClock),
+        clock,
         synchronous: Synchronous::Full,
     };
     Arc::new(SqliteQueue::open(options).await.expect("opens"))

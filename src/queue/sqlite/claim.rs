@@ -14,9 +14,11 @@ const TURN_ALONE: i64 = 2;
 
 const ALIVE: &str = "SELECT count(*) FROM worker WHERE worker = $1 AND ended_at IS NULL";
 
-/// $1 now. Reads the snoozed from the earliest on and stops at the first that is not due.
-pub(super) const PROMOTE_DUE: &str =
-    "UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND available_at <= $1";
+/// $1 now. Reads the snoozed from the earliest on and stops at the first that is not due. A job that
+/// was snoozed in what is now the future is due too: the clock went back, nobody knows how far.
+pub(super) const PROMOTE_DUE: &str = "
+UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND available_at <= $1;
+UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND snoozed_at > $1";
 
 /// $1 batch, $2 lane, $3 permits, $4 glob, $5 and $6 first and last turn. Reads the head of the index,
 /// in its order.

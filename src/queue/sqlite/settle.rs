@@ -38,7 +38,7 @@ UPDATE job SET
                  WHEN job.revision <> a.revision OR e.next = 'retry' THEN 'pending'
                  ELSE e.next END,
     ready = NOT (e.next = 'retry' AND e.available_at > $1),
-    available_at = iif(e.next = 'retry', e.available_at, 0),
+    available_at = iif(e.next = 'retry', e.available_at, 0), snoozed_at = $1,
     worker = NULL, epoch = NULL, attempt = NULL
 FROM temp.ending e CROSS JOIN attempt a
 WHERE e.next <> 'publish' AND a.attempt = e.attempt AND job.job = e.job;

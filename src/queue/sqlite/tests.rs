@@ -267,3 +267,19 @@ async fn a_failure_skips_what_waited_for_it_and_retry_makes_it_wait_again() {
     world.finish(&claim).await;
     assert_eq!(world.claim_one().await.name.as_str(), "b");
 }
+
+#[tokio::test]
+async fn a_lock_of_another_program_is_waited_for_then_told_and_nothing_is_lost() {
+    let folder = Folder::new();
+    let queue = open(options(&folder.path())).await.unwrap();
+    queue.stage(vec![new_job("a", 0)]).await.unwrap();
+    // A test need not wait as long as a night may.
+    queue.write(|session| Box::pin(session.run("hurrying", "PRAGMA busy_timeout = 50"))).await.unwrap();
+    let mut other = folder.raw().await;
+    sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
+    let error = queue.apply_load(LoadPolicy::default()).await.unwrap_err();
+    assert!(matches!(error, QueueError::Locked { .. }), "{error:?}");
+    assert!(error.to_string().contains("end that program or try later"), "{error}");
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    assert_eq!(queue.apply_load(LoadPolicy::default()).await.unwrap().new, 1);
+}
