@@ -69,9 +69,9 @@ fn every_test_that_the_documentation_names_exists() {
         assert!(is_head || tests > 0, "row {} names no test: {row}", number + 1);
     }
     for word in text.split('`').filter(|word| word.contains(".rs::")) {
-        let (file, test) = word.split_once("::").expect("a test");
+        let (file, name) = word.split_once("::").expect("a test");
         let code = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
-        assert!(code.contains(&format!("fn {test}(")), "{file} has no test {test}");
+        assert!(code.contains(&format!("fn {name}(")), "{file} has no test {name}");
         named += 1;
     }
     assert!(named > 40, "only {named} tests are named");
