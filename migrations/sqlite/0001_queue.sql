@@ -56,6 +56,7 @@ CREATE TABLE job (
                                                 'failed', 'refused', 'skipped', 'cancelled')),
     ready        INTEGER NOT NULL DEFAULT 1 CHECK (ready IN (0, 1)), -- 0: pending, but snoozed until available_at
     available_at INTEGER NOT NULL DEFAULT 0,
+    snoozed_at   INTEGER NOT NULL DEFAULT 0, -- when that was decided: if it lies ahead, the clock went back
     priority     INTEGER NOT NULL DEFAULT 0,
     model        TEXT NOT NULL,            -- of the present revision: the lane is chosen by it
     revision     INTEGER NOT NULL,         -- number of the present revision, from 1
@@ -67,6 +68,9 @@ CREATE TABLE job (
     transient    INTEGER NOT NULL DEFAULT 0, -- allowances used by the present revision
     no_image     INTEGER NOT NULL DEFAULT 0,
     lost         INTEGER NOT NULL DEFAULT 0,
+    lost_alone   INTEGER NOT NULL DEFAULT 0, -- those of them that ran alone, with nobody else to blame
+    -- 0: untried; 1: lost before, behind those; 2: lost so often (queue::LOST_UNTIL_ALONE) that it runs alone
+    turn         INTEGER NOT NULL GENERATED ALWAYS AS ((lost > 0) + (lost >= 3)) VIRTUAL,
     needs        INTEGER NOT NULL DEFAULT 0, -- dependencies that have not succeeded yet
     cancel       TEXT CHECK (cancel IN ('person', 'manifest')), -- asked for while running, or who cancelled it
     in_manifest  INTEGER NOT NULL DEFAULT 1 CHECK (in_manifest IN (0, 1)),
@@ -75,8 +79,9 @@ CREATE TABLE job (
 
 -- A claim reads the head of job_ready and never sees a snoozed job; what has become due is
 -- promoted from job_snoozed first.
-CREATE INDEX job_ready   ON job (batch, model, (lost > 0), priority DESC, ordinal) WHERE state = 'pending' AND ready = 1;
+CREATE INDEX job_ready   ON job (batch, model, turn, priority DESC, ordinal) WHERE state = 'pending' AND ready = 1;
 CREATE INDEX job_snoozed ON job (available_at) WHERE state = 'pending' AND ready = 0;
+CREATE INDEX job_snoozed_at ON job (snoozed_at) WHERE state = 'pending' AND ready = 0;
 CREATE INDEX job_leased  ON job (worker) WHERE state = 'running';
 CREATE INDEX job_listed  ON job (batch, in_manifest DESC, ordinal, job);
 CREATE INDEX job_state   ON job (batch, state, ordinal) WHERE state NOT IN ('succeeded', 'pending');
@@ -129,6 +134,7 @@ CREATE TABLE attempt (
     lane              INTEGER NOT NULL REFERENCES lane,
     worker            INTEGER NOT NULL REFERENCES worker,
     epoch             INTEGER NOT NULL,
+    alone             INTEGER NOT NULL CHECK (alone IN (0, 1)), -- nothing else of its process was under way
     outcome           TEXT NOT NULL CHECK (outcome IN ('sent', 'succeeded', 'throttled', 'transient', 'no_image',
                                                        'refused', 'failed', 'aborted', 'lost')),
     sent_at           INTEGER NOT NULL,

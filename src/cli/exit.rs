@@ -5,15 +5,16 @@
 //! | 0 | every job succeeded (cancelled ones do not count), or the command did what it was asked |
 //! | 1 | finished, but some jobs failed, were refused or skipped |
 //! | 2 | wrong usage, key or manifest: nothing was sent |
-//! | 3 | stopped early with jobs left or held: money, key, budget, deadline, disk, a parked lane |
+//! | 3 | stopped early with jobs left or held: money, key, budget, deadline, disk, a locked queue, a parked lane |
 //! | 130 | interrupted by Ctrl-C: the same command resumes |
 //! | 143 | ended by SIGTERM or SIGHUP: the same command resumes |
 
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use super::signals::Signal;
 use crate::job::JobState;
-use crate::queue::Left;
+use crate::queue::{Left, QueueError};
 use crate::worker::Ending;
 
 /// How a command ended.
@@ -54,6 +55,22 @@ impl Exit {
             (Ending::Done, _) if scope.unsuccessful => Self::SomeFailed,
             (Ending::Done, _) => Self::Done,
         }
+    }
+}
+
+impl Exit {
+    /// How a command ended that failed before anything was sent.
+    pub(super) fn of_error(error: &anyhow::Error) -> Self {
+        let is_of_machine = error.chain().any(|cause| {
+            let queue = cause.downcast_ref::<QueueError>();
+            let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+            matches!(queue, Some(QueueError::Disk { .. } | QueueError::Locked { .. }))
+                || matches!(
+                    io,
+                    Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem)
+                )
+        });
+        if is_of_machine { Self::Stopped } else { Self::Usage }
     }
 }
 

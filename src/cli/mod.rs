@@ -47,7 +47,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let exit = match Cli::try_parse_from(args) {
         Ok(cli) => in_runtime(cli, &terminal).unwrap_or_else(|error| {
             terminal.note(&error_text(&error));
-            Exit::Usage
+            Exit::of_error(&error)
         }),
         Err(error) => {
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };

@@ -20,7 +20,7 @@ use super::settings::{SendSettings, Settings};
 use super::signals::{FirstSignal, Signals};
 use super::text;
 use crate::job::{JobState, printable};
-use crate::output::RunFolder;
+use crate::output::{LocalDisk, RunFolder};
 use crate::queue::{JobFilter, Queue, QueueError, Scope, Selection};
 use crate::report::{ReportError, write_reports};
 use crate::worker::{Ending, Shutdown, Work, WorkConfig, WorkError, work};
@@ -81,6 +81,7 @@ impl Press {
             client: api.client.clone(),
             fetcher: api.fetcher.clone(),
             folder: self.folder.clone(),
+            disk: Arc::new(LocalDisk),
             clock: Arc::clone(&self.session.clock),
             observer: board,
             shutdown,

@@ -10,7 +10,7 @@ mod spool;
 
 pub use folder::RunFolder;
 pub use picture::{Picture, PictureCheck, PictureError};
-pub use platform::host_name;
+pub use platform::{Disk, LocalDisk, host_name, open_files_max};
 pub use publish::{
     PublishError, Published, check_images, matches_record, publish, remove_replaced, rename_published,
 };

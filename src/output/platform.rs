@@ -53,6 +53,53 @@ pub(super) fn lock_folder(path: &Path) -> io::Result<File> {
     Ok(folder)
 }
 
+/// Tells how much room is left where a run's files go. A test hands in its own.
+pub trait Disk: Send + Sync + std::fmt::Debug {
+    /// Bytes that this process may still write into the file system of `folder`; `None` when that
+    /// cannot be told.
+    fn free_bytes(&self, folder: &Path) -> Option<u64>;
+}
+
+/// The disk itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalDisk;
+
+impl Disk for LocalDisk {
+    fn free_bytes(&self, folder: &Path) -> Option<u64> {
+        #[cfg(unix)]
+        {
+            let found = rustix::fs::statvfs(folder).ok()?;
+            // Some systems of files in memory or elsewhere state no size at all.
+            (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
+        }
+        // Elsewhere a full disk is noticed when it is.
+        #[cfg(not(unix))]
+        {
+            let _ = folder;
+            None
+        }
+    }
+}
+
+/// How many files this process may have open; raised as far as the system lets a process do so
+/// itself. `None` when there is no limit or it cannot be told.
+pub fn open_files_max() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+        let found = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: found.maximum, maximum: found.maximum };
+        // macOS refuses `unlimited` here; what it had stands then.
+        let _ = setrlimit(Resource::Nofile, raised);
+        getrlimit(Resource::Nofile).current
+    }
+    #[cfg(not(unix))]
+    {
+        None
+    }
+}
+
 /// The machine's name, for people; `unknown` where it cannot be had.
 pub fn host_name() -> String {
     ["/proc/sys/kernel/hostname", "/etc/hostname"]

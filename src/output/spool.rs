@@ -135,7 +135,10 @@ impl SpoolFile {
             }
         };
         crash_point(CrashPoint::SpoolWritten);
-        self.file.sync_all().map_err(io_error("sync", &self.path))?;
+        if let Err(error) = self.file.sync_all() {
+            drop(remove_if_there(&self.path));
+            return Err(io_error("sync", &self.path)(error));
+        }
         crash_point(CrashPoint::SpoolSynced);
         Ok(SpooledPicture {
             name: self.name,

@@ -41,8 +41,10 @@ macro_rules! conformance_suite {
                 lanes_and_permits_are_respected
                 claims_come_by_losses_then_priority_then_order
                 a_snoozed_job_waits_for_its_time
+                a_clock_that_goes_back_strands_no_snoozed_job
                 a_scope_hides_the_rest
                 the_cap_stops_claims
+                the_cap_is_passed_only_by_what_was_in_flight
                 cancelling_reaches_a_running_job_by_its_heartbeat
                 retry_gives_fresh_allowances
                 retry_makes_a_succeeded_job_again_only_by_name
@@ -65,7 +67,11 @@ macro_rules! conformance_suite {
                 settled_answers_are_published_by_the_heir
                 a_dead_worker_has_lost_everything
                 a_worker_with_leases_does_not_retire
-                rescued_jobs_queue_behind_untried_ones;
+                rescued_jobs_queue_behind_untried_ones
+                a_job_that_was_lost_three_times_is_handed_out_alone
+                two_losses_alone_fail_a_job_and_retry_forgives_it
+                losses_in_company_never_fail_a_job
+                with_hold_a_person_decides_on_poison_too;
             numbers:
                 pages_show_every_job_once_and_in_order
                 a_row_sums_over_all_attempts

@@ -35,9 +35,9 @@ pub use read::{
     AttemptRow, BatchRow, Cursor, JobFilter, JobRow, Left, OutputRow, RunRow, Selection, Tally, WorkerRow,
 };
 pub use work::{
-    AttemptFacts, Beat, Claim, ClaimRequest, Claimed, Counters, LaneKey, LostPolicy, Next, OldOutput,
-    OutputKind, OutputMove, OutputStatus, PlannedOutput, Publication, Rescued, RunStart, Scope, Settlement,
-    WorkerStart,
+    AttemptFacts, Beat, Claim, ClaimRequest, Claimed, Company, Counters, LOST_ALONE_MAX, LOST_UNTIL_ALONE,
+    LaneKey, LostPolicy, Next, OldOutput, OutputKind, OutputMove, OutputStatus, PlannedOutput, Publication,
+    Rescued, RunStart, Scope, Settlement, WorkerStart,
 };
 
 use crate::job::{AttemptId, Epoch, JobId, JobName, LaneId, Micros, OutputId, RunId, Timestamp, WorkerId};
@@ -102,8 +102,10 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// Of each lane's model at most as many as it has permits; untried jobs before those with a
     /// lost attempt, then higher priority, then manifest order. With a cap, a job whose
     /// reservation would lift the batch's `at most` above it is not claimed and
-    /// [`Claimed::capped`] is set. The cost does not grow with the
-    /// queue, but for a scope with a glob, which looks at ready jobs until enough match. A worker that was declared
+    /// [`Claimed::capped`] is set. A job that was lost [`LOST_UNTIL_ALONE`] times is handed out only to
+    /// who asks for one [`Company::Alone`], and no other is then, and one at most. The cost does not
+    /// grow with the queue, but for a scope with a glob, which looks at ready jobs until enough match.
+    /// A worker that was declared
     /// dead gets [`QueueError::DeclaredDead`]: nobody would rescue what it leased.
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, QueueError>;
 
@@ -135,7 +137,8 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     async fn workers(&self) -> Result<Vec<WorkerRow>, QueueError>;
 
     /// Takes over everything that dead workers left behind. Their attempts that were not settled
-    /// become `lost` and the jobs `pending` or `held` by the policy. Jobs whose answer was settled
+    /// become `lost` and the jobs `pending` or `held` by the policy; instead of `pending`, a job that was
+    /// lost [`LOST_ALONE_MAX`] times while it ran alone is `failed` with the error `poison`. Jobs whose answer was settled
     /// but not yet published are leased to `heir` and returned, to be published from the spool. An
     /// heir that is dead itself is [`QueueError::DeclaredDead`], and nothing is changed.
     async fn rescue(

@@ -50,6 +50,24 @@ pub struct Scope {
     pub glob: Option<String>,
 }
 
+/// A job whose attempts were lost so often is not handed out beside others any more: it may be what
+/// killed the process. The schema's `job.turn` knows this number too.
+pub const LOST_UNTIL_ALONE: u32 = 3;
+
+/// A job that was lost so often while it ran alone has nobody else to blame and fails.
+pub const LOST_ALONE_MAX: u32 = 2;
+
+/// Whether jobs are asked for that run beside others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Company {
+    /// Jobs that may run beside others.
+    #[default]
+    Shared,
+    /// One job that was lost [`LOST_UNTIL_ALONE`] times. Who asks promises that nothing else is under
+    /// way in this process, and asks for nothing more until it has ended.
+    Alone,
+}
+
 /// Asks for jobs.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
@@ -63,6 +81,8 @@ pub struct ClaimRequest {
     pub scope: Scope,
     /// The most that the batch may cost.
     pub cost_max: Option<Micros>,
+    /// Beside which others.
+    pub company: Company,
 }
 
 /// The answer to a [`ClaimRequest`].
@@ -97,6 +117,8 @@ pub struct Claim {
     pub counters: Counters,
     /// What was set aside for the attempt; zero without a known price.
     pub reservation: Micros,
+    /// Beside which others it may run.
+    pub company: Company,
 }
 
 /// How the attempts of a job's present revision ended, as far as allowances go.
@@ -271,6 +293,8 @@ pub enum LostPolicy {
 pub struct Rescued {
     /// Attempts that became `lost`.
     pub lost: u64,
+    /// Jobs that failed for it: they were lost [`LOST_ALONE_MAX`] times while they ran alone.
+    pub poisoned: Vec<JobName>,
     /// Jobs to be published from the spool, leased to the heir.
     pub publications: Vec<(JobId, JobName, Epoch, Publication)>,
 }

@@ -11,8 +11,8 @@ use crate::job::{
 };
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{
-    AttemptFacts, Claim, ClaimRequest, LaneKey, LoadPolicy, NewJob, Next, PlannedOutput, RunStart, Scope,
-    Settlement, WorkerStart,
+    AttemptFacts, Claim, ClaimRequest, Company, LaneKey, LoadPolicy, NewJob, Next, PlannedOutput, RunStart,
+    Scope, Settlement, WorkerStart,
 };
 
 /// 2026-11-19T23:04:05.000Z
@@ -80,7 +80,14 @@ impl Fixture {
         let key = LaneKey { provider: Provider::Anyfast, model, key_id: "0123abcd".to_owned() };
         let lane = self.queue.lane(&key).await.expect("lane");
         let permits = vec![(lane, n)];
-        let request = ClaimRequest { worker, run, permits, scope: Scope::default(), cost_max: None };
+        let request = ClaimRequest {
+            worker,
+            run,
+            permits,
+            scope: Scope::default(),
+            cost_max: None,
+            company: Company::Shared,
+        };
         self.queue.claim(request).await.expect("claims").claims
     }
 

@@ -19,13 +19,14 @@ use super::finish::{self, Recorded};
 use super::lanes::{Lanes, Moment};
 use super::progress::{Phase, Progress};
 use super::rescue::{Blocked, rescue};
+use super::room::Room;
 use super::{Ending, Event, Shutdown, Stop, Work, WorkError, ending};
 use crate::job::{
-    AttemptOutcome, CrashPoint, JobId, JobName, JobState, Micros, RunId, WorkerId, crash_point,
+    AttemptOutcome, CrashPoint, JobId, JobName, JobState, LaneId, Micros, RunId, WorkerId, crash_point,
 };
 use crate::output::PublishError;
 use crate::pacing::Ticket;
-use crate::queue::{Claim, ClaimRequest, Settlement};
+use crate::queue::{Claim, ClaimRequest, Company, Settlement};
 
 /// How often the worker says that it lives, hears of cancellations and looks for dead neighbours.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -36,6 +37,9 @@ const POLL: Duration = Duration::from_secs(1);
 /// Ends that may wait to be recorded. Above that the disk is slower than the provider, and
 /// nothing more is asked for until it has caught up.
 const RECORDS_MAX: usize = 256;
+
+/// Lanes that are asked at once for a job that runs alone; more than a manifest names models.
+const LANES_ALONE: u32 = 64;
 
 /// Runs until an [`Ending`]. Everything that was started is joined before it returns.
 pub(super) struct Dispatcher<'a> {
@@ -53,6 +57,9 @@ pub(super) struct Dispatcher<'a> {
     blocked: Blocked,
     /// Claims were left because of the cap, and nothing has been settled since.
     capped: bool,
+    /// A job runs that may kill the process: nothing else is begun until it has ended.
+    alone: bool,
+    room: Room,
     draining: Option<Drain>,
 }
 
@@ -107,6 +114,8 @@ impl<'a> Dispatcher<'a> {
             running: HashMap::new(),
             blocked,
             capped: false,
+            alone: false,
+            room: Room::new(),
             draining: None,
         }
     }
@@ -162,6 +171,10 @@ impl<'a> Dispatcher<'a> {
                 if let Some(drain) = self.draining.take() {
                     return Ok(drain.ending);
                 }
+                self.alone = false;
+                if self.start_one_alone().await? || self.draining.is_some() {
+                    continue;
+                }
                 if let Some(ending) =
                     ending::when_idle(self.work, &mut self.lanes, (self.capped, &self.blocked)).await?
                 {
@@ -196,28 +209,79 @@ impl<'a> Dispatcher<'a> {
         let busy = u32::try_from(self.executors.len()).unwrap_or(u32::MAX);
         let slots = self.work.config.concurrency.saturating_sub(busy);
         let is_behind = self.records.len() >= RECORDS_MAX;
-        if self.draining.is_some() || slots == 0 || self.capped || is_behind {
+        if self.draining.is_some() || slots == 0 || self.capped || self.alone || is_behind {
+            return Ok(None);
+        }
+        let slots = slots.min(self.room_for_more().await?);
+        if slots == 0 {
             return Ok(None);
         }
         let permits = self.lanes.permits(Instant::now(), slots);
         if permits.by_lane.is_empty() {
             return Ok(permits.wake_at);
         }
+        let started = self.claim(permits.by_lane, Company::Shared).await?;
+        // More may be had at once: other lanes' shares, or the next of a paced lane.
+        Ok(if started { Some(Instant::now()) } else { permits.wake_at })
+    }
+
+    /// Nothing of ours is under way and nothing else can be claimed: the turn of a job that may be
+    /// what killed earlier processes. Whether there was one.
+    async fn start_one_alone(&mut self) -> Result<bool, WorkError> {
+        if self.capped || self.room_for_more().await? == 0 {
+            return Ok(false);
+        }
+        // Lanes without other jobs are dry; each is asked with a slot of its own.
+        self.lanes.wet();
+        let permits = self.lanes.permits(Instant::now(), self.work.config.concurrency.max(LANES_ALONE));
+        if permits.by_lane.is_empty() {
+            return Ok(false);
+        }
+        self.alone = self.claim(permits.by_lane, Company::Alone).await?;
+        Ok(self.alone)
+    }
+
+    /// How many answers more the disk can take. When it is none and nothing is on its way that could
+    /// change that, the run pauses.
+    async fn room_for_more(&mut self) -> Result<u32, WorkError> {
+        let Some(free) = self.work.disk.free_bytes(self.work.folder.path()) else { return Ok(u32::MAX) };
+        let under_way = self.executors.len() + self.records.len();
+        let more = self.room.more(free, under_way);
+        if more == 0 && under_way == 0 && self.work.queue.left(&self.work.config.scope).await?.ready > 0 {
+            self.drain(Ending::Stopped(Stop::Disk(self.room.too_little(free))), None);
+        }
+        Ok(more)
+    }
+
+    /// The disk's faults end the run in order: what is on its way is still recorded if it can be.
+    /// `None` when it was one of them.
+    fn unless_disk<T>(&mut self, result: Result<T, WorkError>) -> Result<Option<T>, WorkError> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_of_disk() => {
+                self.drain(Ending::Stopped(Stop::Disk(error.to_string())), None);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Claims and starts executors. Whether there was anything.
+    async fn claim(&mut self, permits: Vec<(LaneId, u32)>, company: Company) -> Result<bool, WorkError> {
+        let request = ClaimRequest {
+            worker: self.worker,
+            run: self.run,
+            permits: permits.clone(),
+            scope: self.work.config.scope.clone(),
+            cost_max: self.work.config.cost_max,
+            company,
+        };
         crash_point(CrashPoint::BeforeClaim);
-        let claimed = self
-            .work
-            .queue
-            .claim(ClaimRequest {
-                worker: self.worker,
-                run: self.run,
-                permits: permits.by_lane.clone(),
-                scope: self.work.config.scope.clone(),
-                cost_max: self.work.config.cost_max,
-            })
-            .await?;
+        let claimed = self.work.queue.claim(request).await.map_err(WorkError::from);
+        let Some(claimed) = self.unless_disk(claimed)? else { return Ok(false) };
         crash_point(CrashPoint::ClaimCommitted);
         self.capped = claimed.capped;
-        for (lane, granted) in permits.by_lane {
+        for (lane, granted) in permits {
             let got = claimed.claims.iter().filter(|claim| claim.lane == lane).count();
             self.lanes.claimed(lane, granted, u32::try_from(got).unwrap_or(u32::MAX));
         }
@@ -225,8 +289,7 @@ impl<'a> Dispatcher<'a> {
         for claim in claimed.claims {
             self.start(claim);
         }
-        // More may be had at once: other lanes' shares, or the next of a paced lane.
-        Ok(if started { Some(Instant::now()) } else { permits.wake_at })
+        Ok(started)
     }
 
     fn start(&mut self, claim: Claim) {
@@ -264,6 +327,7 @@ impl<'a> Dispatcher<'a> {
         let decision = match result {
             Ok(pictures) => {
                 self.breaker.succeeded();
+                self.room.landed(pictures.iter().map(|picture| picture.bytes).sum());
                 Decision::publish(pictures)
             }
             Err(Cause::Fault(fault)) => {
@@ -350,20 +414,14 @@ impl<'a> Dispatcher<'a> {
         joined: Result<(JobName, Result<Record, WorkError>), JoinError>,
     ) -> Result<(), WorkError> {
         let (job, record) = joined.map_err(|error| WorkError::Task(error.to_string()))?;
-        let record = match record {
-            Ok(record) => record,
-            // Something stands in the way of this one result; its neighbours go on.
-            Err(WorkError::Publish(error @ PublishError::NotAFolder { .. })) => {
-                self.blocked.add(self.work, &job, &error);
-                return Ok(());
-            }
-            // The settled answer waits in the spool; the next run publishes it.
-            Err(WorkError::Publish(error)) => {
-                self.drain(Ending::Stopped(Stop::Disk(error.to_string())), None);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
+        // Something stands in the way of this one result; its neighbours go on.
+        if let Err(WorkError::Publish(error @ PublishError::NotAFolder { .. })) = &record {
+            self.blocked.add(self.work, &job, error);
+            return Ok(());
+        }
+        // A settled answer waits in the spool, and the next run publishes it; one that could not even
+        // be settled is lost.
+        let Some(record) = self.unless_disk(record)? else { return Ok(()) };
         self.capped = false;
         self.lanes.wet();
         let Record { recorded, event } = record;
@@ -401,7 +459,8 @@ impl<'a> Dispatcher<'a> {
     }
 
     async fn beat(&mut self) -> Result<(), WorkError> {
-        let beat = self.work.queue.heartbeat(self.worker).await?;
+        let beat = self.work.queue.heartbeat(self.worker).await.map_err(WorkError::from);
+        let Some(beat) = self.unless_disk(beat)? else { return Ok(()) };
         for (job, _) in beat.cancelled {
             if let Some(running) = self.running.get(&job) {
                 running.cancel.cancel();
@@ -410,14 +469,8 @@ impl<'a> Dispatcher<'a> {
         if beat.declared_dead {
             return Err(WorkError::DeclaredDead);
         }
-        match rescue(self.work, self.worker, &mut self.blocked).await {
-            // The dead neighbour's answer waits in the spool for a better disk.
-            Err(error @ (WorkError::Publish(_) | WorkError::Spool(_))) => {
-                self.drain(Ending::Stopped(Stop::Disk(error.to_string())), None);
-                Ok(())
-            }
-            rescued => rescued,
-        }
+        let rescued = rescue(self.work, self.worker, &mut self.blocked).await;
+        self.unless_disk(rescued).map(drop)
     }
 
     fn heed_shutdown(&mut self, shutdown: Shutdown) {

@@ -17,6 +17,7 @@ mod lanes;
 mod progress;
 mod references;
 mod rescue;
+mod room;
 mod spooler;
 
 use std::sync::{Arc, Mutex};
@@ -31,7 +32,7 @@ pub use progress::{Phase, Progress};
 use crate::gemini::{Client, ImageFetcher};
 use crate::job::{Clock, CrashPoint, RunId, WorkerId, crash_point};
 use crate::manifest::DigestCache;
-use crate::output::{PublishError, RunFolder, SpoolDir, SpoolError, check_images, host_name};
+use crate::output::{Disk, PublishError, RunFolder, SpoolDir, SpoolError, check_images, host_name};
 use crate::queue::{Queue, QueueError, RunStart, WorkerStart};
 use dispatcher::Dispatcher;
 use executor::Tools;
@@ -60,6 +61,8 @@ pub struct Work {
     pub fetcher: ImageFetcher,
     /// Where files go.
     pub folder: RunFolder,
+    /// How much room is left there.
+    pub disk: Arc<dyn Disk>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Who watches.
@@ -94,9 +97,27 @@ pub enum WorkError {
     Task(String),
 }
 
+impl WorkError {
+    /// Whether the disk is at fault: nothing is wrong with the jobs, and the queue is whole.
+    fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Publish(_) | Self::Queue(QueueError::Disk { .. }) => true,
+            Self::Spool(error) => matches!(error, SpoolError::Io { .. }),
+            Self::Queue(_) | Self::DeclaredDead | Self::Task(_) => false,
+        }
+    }
+}
+
 /// Works until nothing is left in scope, or a reason to stop. Everything it began is joined
 /// before it returns. Not cancel-safe: raise `shutdown` instead of dropping the future.
 pub async fn work(work: Work) -> Result<Ending, WorkError> {
+    match from_start_to_end(work).await {
+        Err(error) if error.is_of_disk() => Ok(Ending::Stopped(Stop::Disk(error.to_string()))),
+        ended => ended,
+    }
+}
+
+async fn from_start_to_end(work: Work) -> Result<Ending, WorkError> {
     let token = format!("{:016x}", rand::rng().random::<u64>());
     let spool = Arc::new(SpoolDir::create(&work.folder.spool(), &token)?);
     crash_point(CrashPoint::SpoolMade);
@@ -117,7 +138,11 @@ pub async fn work(work: Work) -> Result<Ending, WorkError> {
     let closed = close(&work, (run, worker), &reason, spool).await;
     // What went wrong first is what is told.
     let ending = result?;
-    closed.map(|()| ending)
+    // Where the disk is the reason, it is no news that this cannot be written to it either.
+    if !matches!(ending, Ending::Stopped(Stop::Disk(_))) {
+        closed?;
+    }
+    Ok(ending)
 }
 
 /// Records the end. While answers wait to be published, on a better disk, the worker does not

@@ -49,6 +49,12 @@ pub(super) async fn rescue(work: &Work, heir: WorkerId, blocked: &mut Blocked) -
     }
     let rescued = work.queue.rescue(&dead, heir, work.config.lost).await?;
     crash_point(CrashPoint::RescueCommitted);
+    for job in &rescued.poisoned {
+        let warning = format!(
+            "job {job} ended the process each time it ran alone; it is not sent again: `nightpress show {job}`"
+        );
+        work.observer.event(&Event::Warning(warning));
+    }
     let mut published = 0;
     for (job, name, epoch, publication) in rescued.publications {
         match finish::publish(work.queue.as_ref(), &work.folder, (job, epoch), publication).await {

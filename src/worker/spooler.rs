@@ -70,15 +70,22 @@ impl Spooler {
         let mut files = std::mem::take(&mut self.files);
         let (dir, attempt) = (Arc::clone(&self.dir), self.attempt);
         self.files = blocking(move || {
-            for (number, block) in held {
+            let written = held.into_iter().try_for_each(|(number, block)| {
                 while files.len() <= number {
                     files.push(dir.file(&format!("{attempt}-{}", files.len() + 1))?);
                 }
-                if let Some(file) = files.get_mut(number) {
-                    file.write(&block)?;
+                files.get_mut(number).map_or(Ok(()), |file| file.write(&block))
+            });
+            match written {
+                Ok(()) => Ok(files),
+                // Nothing comes of them any more, and the disk may need the room.
+                Err(error) => {
+                    for file in files {
+                        drop(file.discard());
+                    }
+                    Err(error)
                 }
             }
-            Ok(files)
         })
         .await?;
         Ok(())

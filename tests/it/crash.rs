@@ -257,3 +257,84 @@ async fn images_by_url_are_fetched_from_the_own_origin_and_nowhere_private() {
     let left = press.queue.left(&Scope::default()).await.expect("reads");
     assert_eq!(left, nightpress::queue::Left::default());
 }
+
+/// Three innocents beside one job on whose request the process dies each time.
+#[tokio::test]
+async fn a_job_that_kills_the_process_ends_alone_and_takes_no_innocent_with_it() {
+    let stall = |jobs: &str, times| FaultRule {
+        jobs: Some(jobs.to_owned()),
+        times,
+        ..FaultRule::always(Fault::StallBefore)
+    };
+    let mut press = Press::new(scenario(vec![stall("poison", None), stall("innocent", Some(3))])).await;
+    press.timeouts.idle = Duration::from_secs(60);
+    let innocents = (0..3).map(|n| job(&format!("b{n}"), &format!("innocent {n}")));
+    press.load([job("a", "poison")].into_iter().chain(innocents).collect()).await;
+    for death in 1..=3 {
+        run_and_die(&press, 4 * death).await;
+    }
+    for death in 1..=2 {
+        run_and_die(&press, 12 + death).await;
+        let in_flight =
+            press.attempts().await.iter().filter(|one| one.outcome == AttemptOutcome::Sent).count();
+        assert_eq!(in_flight, 1, "others were in flight beside the suspect");
+    }
+    let before = press.events.all().len();
+    assert_eq!(press.run().await.expect("runs"), Ending::Done);
+    press.check_books().await;
+    let poison = press.row("a").await;
+    assert_eq!(poison.state, JobState::Failed);
+    assert_eq!(poison.last.expect("attempts").error_code.as_deref(), Some("poison"));
+    assert_eq!(press.outcomes("a").await, [AttemptOutcome::Lost; 5]);
+    for name in ["b0", "b1", "b2"] {
+        assert_eq!(press.row(name).await.state, JobState::Succeeded, "{name} was blamed");
+    }
+    let (mut running, mut warned) = (0, false);
+    for event in &press.events.all()[before..] {
+        match event {
+            Event::Started { .. } => running += 1,
+            Event::Ended { .. } => running -= 1,
+            Event::Warning(text) => warned |= text.contains("nightpress show a"),
+            _ => {}
+        }
+        assert!(running <= 1, "two suspects at once");
+    }
+    assert!(warned, "nobody was told");
+}
+
+#[tokio::test]
+async fn jobs_beside_a_suspect_wait_until_it_has_ended() {
+    let stall = FaultRule { times: Some(4), ..FaultRule::always(Fault::StallBefore) };
+    let suspect = FaultRule { jobs: Some("suspect".to_owned()), ..stall };
+    let mut press = Press::new(scenario(vec![suspect])).await;
+    press.timeouts.idle = Duration::from_secs(60);
+    press.load(vec![job("a", "suspect")]).await;
+    for death in 1..=3 {
+        run_and_die(&press, death).await;
+    }
+    // Longer than the dispatcher takes to look for new jobs.
+    press.timeouts.idle = Duration::from_millis(2_500);
+    let before = press.events.all().len();
+    let others = async {
+        while press.log().entries.len() < 4 {
+            tokio::task::yield_now().await;
+        }
+        let others = (0..5).map(|n| job(&format!("b{n}"), "fine"));
+        press.load([job("a", "suspect")].into_iter().chain(others).collect()).await;
+    };
+    let (ending, ()) = tokio::join!(press.run(), others);
+    assert_eq!(ending.expect("runs"), Ending::Done);
+    press.check_books().await;
+    let mut suspect_runs = false;
+    for event in &press.events.all()[before..] {
+        match event {
+            Event::Started { job, .. } => {
+                assert!(!suspect_runs, "{job} was sent beside a suspect");
+                suspect_runs = job.as_str() == "a";
+            }
+            Event::Ended { job, .. } if job.as_str() == "a" => suspect_runs = false,
+            _ => {}
+        }
+    }
+    assert!(press.states().await.iter().all(|(_, state)| *state == JobState::Succeeded));
+}

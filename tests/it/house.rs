@@ -91,3 +91,22 @@ fn every_file_says_what_it_is_for() {
         assert!(text.starts_with("//! "), "{} has no module documentation", path.display());
     }
 }
+
+/// `path/to/file.rs::a_test` in a table of the documentation.
+#[test]
+fn every_test_that_the_documentation_names_exists() {
+    let text = fs::read_to_string(root().join("docs/what-happens-when.md")).expect("reads");
+    let mut named = 0;
+    for (number, row) in text.lines().enumerate().filter(|(_, line)| line.starts_with("| ")) {
+        let is_head = row.starts_with("| fault") || row.starts_with("|---");
+        let tests = row.split('`').filter(|word| word.contains(".rs::")).count();
+        assert!(is_head || tests > 0, "row {} names no test: {row}", number + 1);
+    }
+    for word in text.split('`').filter(|word| word.contains(".rs::")) {
+        let (file, name) = word.split_once("::").expect("a test");
+        let code = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(code.contains(&format!("fn {name}(")), "{file} has no test {name}");
+        named += 1;
+    }
+    assert!(named > 40, "only {named} tests are named");
+}

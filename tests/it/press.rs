@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nightpress::gemini::{Client, Endpoint, ImageFetcher, Key, Timeouts};
-use nightpress::job::{AttemptOutcome, Job, JobState, ModelName, PriceTable, Provider, Spec, SystemClock};
-use nightpress::output::RunFolder;
+use nightpress::job::{
+    AttemptOutcome, Clock, Job, JobState, ModelName, PriceTable, Provider, Spec, SystemClock,
+};
+use nightpress::output::{Disk, LocalDisk, RunFolder};
 use nightpress::pacing::{Backoff, RetryPolicy};
 use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
 use nightpress::queue::{AttemptRow, JobFilter, JobRow, LoadPolicy, LostPolicy, NewJob, Queue, Scope};
@@ -28,6 +30,8 @@ pub(crate) struct Press {
     pub(crate) base_url: Option<String>,
     pub(crate) shutdown: watch::Sender<Shutdown>,
     pub(crate) events: Arc<Events>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) disk: Arc<dyn Disk>,
 }
 
 /// Keeps what happened; raises the shutdown when a number of requests have left.
@@ -88,11 +92,15 @@ pub(crate) fn scenario(faults: Vec<FaultRule>) -> Scenario {
 
 impl Press {
     pub(crate) async fn new(scenario: Scenario) -> Self {
-        let dir = tempfile::tempdir().expect("temp dir");
+        Self::at(tempfile::tempdir().expect("temp dir"), scenario).await
+    }
+
+    /// With a run folder that was prepared.
+    pub(crate) async fn at(dir: tempfile::TempDir, scenario: Scenario) -> Self {
         let simulator = Simulator::start(SimulatorConfig { scenario, ..SimulatorConfig::default() })
             .await
             .expect("the simulator starts");
-        let queue = open_queue(dir.path().join("queue.db")).await;
+        let queue = open_queue(dir.path().join("queue.db"), Arc::new(SystemClock)).await;
         let config = WorkConfig {
             command: "run".to_owned(),
             provider: Provider::Simulator,
@@ -125,6 +133,8 @@ impl Press {
             base_url: None,
             shutdown,
             events: Arc::new(Events::default()),
+            clock: Arc::new(SystemClock),
+            disk: Arc::new(LocalDisk),
         }
     }
 
@@ -156,7 +166,8 @@ impl Press {
             client: Client::new(endpoint.clone(), self.timeouts).expect("builds"),
             fetcher: ImageFetcher::new(endpoint.base_url, self.timeouts).expect("builds"),
             folder: self.folder(),
-            clock: Arc::new(SystemClock),
+            disk: Arc::clone(&self.disk),
+            clock: Arc::clone(&self.clock),
             observer: Arc::clone(&self.events) as Arc<dyn Observer>,
             shutdown: self.shutdown.subscribe(),
             config: self.config.clone(),
@@ -215,12 +226,12 @@ impl Press {
     }
 }
 
-pub(crate) async fn open_queue(path: PathBuf) -> Arc<SqliteQueue> {
+pub(crate) async fn open_queue(path: PathBuf, clock: Arc<dyn Clock>) -> Arc<SqliteQueue> {
     let options = OpenOptions {
         path,
         access: Access::Create,
         identity: Identity::Of { manifest: Some("jobs.yaml".to_owned()), provider: Provider::Simulator },
-        clock: Arc::new(SystemClock),
+        clock,
         synchronous: Synchronous::Full,
     };
     Arc::new(SqliteQueue::open(options).await.expect("opens"))

@@ -9,31 +9,31 @@ use nightpress::simulator::{Fault, FaultRule, Simulator, SimulatorConfig};
 use crate::press::{KEY, scenario};
 
 /// A folder to work in and a simulator that stands for the real API.
-struct Desk {
-    dir: tempfile::TempDir,
-    simulator: Simulator,
+pub(crate) struct Desk {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) simulator: Simulator,
 }
 
 impl Desk {
-    async fn new(faults: Vec<FaultRule>) -> Self {
+    pub(crate) async fn new(faults: Vec<FaultRule>) -> Self {
         let config = SimulatorConfig { scenario: scenario(faults), ..SimulatorConfig::default() };
         let simulator = Simulator::start(config).await.expect("starts");
         Self { dir: tempfile::tempdir().expect("temp dir"), simulator }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).expect("writes");
     }
 
-    fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nightpress"));
         command
             .args(args)
@@ -50,54 +50,54 @@ impl Desk {
     }
 
     /// Runs to the end without holding up the simulator, which lives on this thread's runtime.
-    async fn run(&self, args: &[&str]) -> Seen {
+    pub(crate) async fn run(&self, args: &[&str]) -> Seen {
         self.finish(self.command(args).spawn().expect("starts")).await
     }
 
-    async fn finish(&self, child: Child) -> Seen {
+    pub(crate) async fn finish(&self, child: Child) -> Seen {
         let output = tokio::task::spawn_blocking(move || child.wait_with_output().expect("ends")).await;
         Seen::new(output.expect("joins"))
     }
 
-    async fn requests(&self, n: usize) {
+    pub(crate) async fn requests(&self, n: usize) {
         while self.simulator.log().entries.len() < n {
             tokio::task::yield_now().await;
         }
     }
 
-    fn sent(&self) -> usize {
+    pub(crate) fn sent(&self) -> usize {
         self.simulator.log().entries.len()
     }
 }
 
 /// What a process said and how it ended.
-struct Seen {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Seen {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Seen {
-    fn new(output: Output) -> Self {
+    pub(crate) fn new(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 
     #[track_caller]
-    fn ended(self, code: i32) -> Self {
+    pub(crate) fn ended(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "\n--- stdout\n{}\n--- stderr\n{}", self.out, self.err);
         self
     }
 
     #[track_caller]
-    fn says(self, what: &str) -> Self {
+    pub(crate) fn says(self, what: &str) -> Self {
         let all = format!("{}{}", self.out, self.err);
         assert!(all.contains(what), "does not say {what:?}:\n{all}");
         self
     }
 }
 
-fn manifest(jobs: usize) -> String {
+pub(crate) fn manifest(jobs: usize) -> String {
     let line = |n| format!("{{\"id\": \"j{n:02}\", \"prompt\": \"picture number {n}\"}}\n");
     (0..jobs).map(line).collect::<Vec<_>>().concat()
 }
@@ -285,7 +285,7 @@ async fn wrong_flags_say_what_would_be_right() {
 }
 
 #[cfg(unix)]
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args([name, &child.id().to_string()]).status().expect("kill runs");
     assert!(status.success());
 }

@@ -1,7 +1,9 @@
 //! What dead workers leave behind.
 
 use crate::job::{AttemptOutcome, JobState, Micros};
-use crate::queue::{LostPolicy, Next, QueueError};
+use crate::queue::{
+    Claim, Company, LOST_ALONE_MAX, LOST_UNTIL_ALONE, LostPolicy, Next, QueueError, Selection,
+};
 
 use super::world::{Bench, RESERVED, World, jobs, lost, picture};
 
@@ -97,4 +99,99 @@ pub(in crate::queue) async fn rescued_jobs_queue_behind_untried_ones(bench: &dyn
     let claims = heir.claim(2).await;
     let names: Vec<&str> = claims.iter().map(|claim| claim.name.as_str()).collect();
     assert_eq!(names, ["b", "a"]);
+}
+
+/// Claims by one process that dies of it, as often as `times`, each time rescued by the next.
+async fn lose(bench: &dyn Bench, world: World, times: u32) -> World {
+    let mut world = world;
+    for _ in 0..times {
+        assert!(!world.claim(9).await.is_empty());
+        let heir = world.beside(bench).await;
+        heir.queue.rescue(&[world.worker], heir.worker, LostPolicy::Retry).await.unwrap();
+        world = heir;
+    }
+    world
+}
+
+async fn claim_alone(world: &World) -> Option<Claim> {
+    let mut request = world.request(9);
+    request.company = Company::Alone;
+    let mut claims = world.claim_with(request).await.claims;
+    assert!(claims.len() <= 1, "alone is one");
+    claims.pop()
+}
+
+pub(in crate::queue) async fn a_job_that_was_lost_three_times_is_handed_out_alone(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    world.load(jobs(&["a", "b"])).await;
+    let world = lose(bench, world, LOST_UNTIL_ALONE - 1).await;
+    assert!(claim_alone(&world).await.is_none(), "twice may be chance");
+    let world = lose(bench, world, 1).await;
+    assert!(world.claim(9).await.is_empty(), "beside others it could take them with it");
+    let mut pilot = world.request(9);
+    pilot.scope.first = Some(2);
+    assert!(world.claim_with(pilot).await.claims.is_empty(), "nor in a pilot");
+    let claim = claim_alone(&world).await.expect("due");
+    assert_eq!((claim.name.as_str(), claim.company), ("a", Company::Alone));
+    world.load(jobs(&["a", "b", "c"])).await;
+    let other = world.claim_one().await;
+    assert_eq!((other.name.as_str(), other.company), ("c", Company::Shared));
+    world.settle(&claim, AttemptOutcome::Aborted, Next::Retry(world.clock_now())).await.unwrap();
+    assert!(claim_alone(&world).await.is_some(), "an end in order changes nothing about it");
+}
+
+pub(in crate::queue) async fn two_losses_alone_fail_a_job_and_retry_forgives_it(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    world.load(jobs(&["a"])).await;
+    let mut world = lose(bench, world, LOST_UNTIL_ALONE).await;
+    for nth in 1..=LOST_ALONE_MAX {
+        let job = claim_alone(&world).await.expect("due").job;
+        let heir = world.beside(bench).await;
+        let rescued = heir.queue.rescue(&[world.worker], heir.worker, LostPolicy::Retry).await.unwrap();
+        assert_eq!(rescued.poisoned.len(), usize::from(nth == LOST_ALONE_MAX));
+        assert_eq!(heir.outcomes(job).await, vec![AttemptOutcome::Lost; (LOST_UNTIL_ALONE + nth) as usize]);
+        world = heir;
+    }
+    let row = world.row("a").await;
+    let last = row.last.unwrap();
+    assert_eq!((row.state, last.error_code.as_deref()), (JobState::Failed, Some("poison")));
+    assert!(last.error.unwrap().contains("2 times while this job ran alone (5 times in all)"));
+    assert_eq!(
+        world.queue.tally().await.unwrap().cost_at_most,
+        Micros(RESERVED.0 * 5),
+        "the ledger keeps all"
+    );
+    let failed = Selection { names: vec![], states: vec![JobState::Failed] };
+    assert_eq!(world.queue.retry(&failed).await.unwrap(), 1);
+    assert_eq!(world.claim_one().await.counters.lost, 0, "forgiven");
+    let heir = world.beside(bench).await;
+    let rescued = heir.queue.rescue(&[world.worker], heir.worker, LostPolicy::Retry).await.unwrap();
+    assert!(rescued.poisoned.is_empty());
+    assert_eq!(heir.claim_one().await.counters.lost, 1);
+}
+
+pub(in crate::queue) async fn losses_in_company_never_fail_a_job(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    world.load(jobs(&["innocent", "poison"])).await;
+    let world = lose(bench, world, LOST_UNTIL_ALONE).await;
+    let innocent = claim_alone(&world).await.expect("due");
+    assert_eq!((innocent.name.as_str(), innocent.counters.lost), ("innocent", LOST_UNTIL_ALONE));
+    world.finish(&innocent).await;
+    // Another process' death is not this job's either: only its own losses alone count.
+    assert_eq!(world.state("innocent").await, JobState::Succeeded);
+    assert_eq!(world.state("poison").await, JobState::Pending);
+}
+
+pub(in crate::queue) async fn with_hold_a_person_decides_on_poison_too(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    world.load(jobs(&["a"])).await;
+    let mut world = lose(bench, world, LOST_UNTIL_ALONE).await;
+    for (policy, state) in [(LostPolicy::Retry, JobState::Pending), (LostPolicy::Hold, JobState::Held)] {
+        claim_alone(&world).await.expect("due");
+        let heir = world.beside(bench).await;
+        heir.queue.rescue(&[world.worker], heir.worker, policy).await.unwrap();
+        assert_eq!(heir.state("a").await, state);
+        world = heir;
+    }
+    assert_eq!(world.row("a").await.last.unwrap().error_code.as_deref(), Some("lost"));
 }

@@ -4,8 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::job::{AttemptOutcome, JobState, Micros};
-use crate::queue::{Counters, Left, Next, QueueError, Scope, Selection};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::job::{AttemptOutcome, JobState, Micros, Timestamp};
+use crate::queue::{Claim, Counters, Left, LostPolicy, Next, QueueError, Scope, Selection};
 
 use super::world::{Bench, RESERVED, World, job, jobs, key, lost, named, picture, settlement, stale};
 
@@ -127,6 +130,79 @@ pub(in crate::queue) async fn a_snoozed_job_waits_for_its_time(bench: &dyn Bench
     let claim = world.claim_one().await;
     assert_eq!(claim.counters, Counters::default(), "a throttled attempt uses up nothing");
     assert_eq!(world.queue.next_due(&Scope::default()).await.unwrap(), None);
+}
+
+pub(in crate::queue) async fn a_clock_that_goes_back_strands_no_snoozed_job(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    world.load(jobs(&["a"])).await;
+    let claim = world.claim_one().await;
+    let due = world.clock_now().plus(Duration::from_secs(30));
+    world.settle(&claim, AttemptOutcome::Throttled, Next::Retry(due)).await.unwrap();
+    world.clock.set(Timestamp::from_ms(world.clock_now().as_ms() - 86_400_000));
+    assert_eq!(world.queue.left(&Scope::default()).await.unwrap(), Left { ready: 1, ..Left::default() });
+    assert_eq!(world.claim_one().await.name.as_str(), "a", "it would have waited for a day");
+    assert!(!world.queue.heartbeat(world.worker).await.unwrap().declared_dead);
+}
+
+/// Two processes and restarts, random prices of answers: whatever happens, a claim is made only while
+/// what may be spent, with its reservation, is within the cap.
+pub(in crate::queue) async fn the_cap_is_passed_only_by_what_was_in_flight(bench: &dyn Bench) {
+    for seed in 0..12 {
+        let random = StdRng::seed_from_u64(seed);
+        spend(bench, random, Micros(RESERVED.0 * 7 + 1_000)).await;
+    }
+}
+
+async fn spend(bench: &dyn Bench, mut random: StdRng, cap: Micros) {
+    let world = World::new(bench).await;
+    let batch = format!("{:x}", random.random::<u64>());
+    let names: Vec<String> = (0..60).map(|n| format!("{batch}-{n}")).collect();
+    world.load(jobs(&names.iter().map(String::as_str).collect::<Vec<_>>())).await;
+    let base = world.queue.cost_at_most().await.unwrap();
+    let cap = Micros(cap.0 + base.0);
+    let mut workers = [world.beside(bench).await, world];
+    let mut leased: Vec<Claim> = Vec::new();
+    // What answers cost above their reservation is all that the cap may be passed by.
+    let mut above = 0;
+    for step in 0..120 {
+        let who = random.random_range(0..workers.len());
+        let before = workers[who].queue.cost_at_most().await.unwrap();
+        match random.random_range(0..8) {
+            0..=3 => {
+                let mut request = workers[who].request(random.random_range(1..5));
+                request.cost_max = Some(cap);
+                let claims = workers[who].claim_with(request).await.claims;
+                let after = workers[who].queue.cost_at_most().await.unwrap();
+                assert!(
+                    claims.is_empty() || after <= cap,
+                    "{before} + {} claims at step {step}",
+                    claims.len()
+                );
+                leased.extend(claims);
+            }
+            4 => {
+                // A process dies and starts again: its reservations stay spent.
+                let heir = workers[who].beside(bench).await;
+                let dead = workers[who].worker;
+                heir.queue.rescue(&[dead], heir.worker, LostPolicy::Retry).await.unwrap();
+                assert_eq!(heir.queue.cost_at_most().await.unwrap(), before);
+                workers[who] = heir;
+            }
+            _ => {
+                let Some(claim) = leased.pop() else { continue };
+                let cost = Micros(random.random_range(0..RESERVED.0 * 2));
+                let mut end = settlement(&claim, AttemptOutcome::Failed, Next::Fail);
+                (end.facts.cost, end.facts.cost_at_most) = (Some(cost), cost);
+                if workers[who].queue.settle(end).await.is_ok() {
+                    above += (cost.0 - RESERVED.0).max(0);
+                }
+            }
+        }
+        let spent = workers[who].queue.cost_at_most().await.unwrap();
+        assert!(spent.0 <= cap.0 + above, "{spent} of {cap} at step {step}");
+    }
+    let after = workers[0].queue.cost_at_most().await.unwrap();
+    assert!(after > base, "nothing was spent");
 }
 
 pub(in crate::queue) async fn a_scope_hides_the_rest(bench: &dyn Bench) {

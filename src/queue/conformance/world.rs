@@ -11,8 +11,9 @@ use crate::job::{
     ModelName, Provider, Reference, RunId, Spec, Timestamp, Usage, WorkerId,
 };
 use crate::queue::{
-    AttemptFacts, Claim, ClaimRequest, Claimed, JobFilter, JobRow, LaneKey, LoadDiff, LoadPolicy, NewJob,
-    Next, PlannedOutput, Publication, Queue, QueueError, RunStart, Scope, Selection, Settlement, WorkerStart,
+    AttemptFacts, Claim, ClaimRequest, Claimed, Company, JobFilter, JobRow, LaneKey, LoadDiff, LoadPolicy,
+    NewJob, Next, PlannedOutput, Publication, Queue, QueueError, RunStart, Scope, Selection, Settlement,
+    WorkerStart,
 };
 
 /// Opens handles on one queue that is thrown away afterwards.
@@ -117,6 +118,7 @@ impl World {
             permits: vec![(self.lane, permits)],
             scope: Scope::default(),
             cost_max: None,
+            company: Company::Shared,
         }
     }
 

@@ -7,29 +7,35 @@ use super::engine::Session;
 use super::fault::{Doing, count, get, narrow, parsed};
 use super::stage;
 use crate::job::{AttemptId, CrashPoint, Epoch, JobId, LaneId, Micros, Reference, WorkerId, crash_point};
-use crate::queue::{Claim, ClaimRequest, Claimed, Counters, QueueError, Scope};
+use crate::queue::{Claim, ClaimRequest, Claimed, Company, Counters, QueueError};
+
+/// `job.turn` of a job that runs alone.
+const TURN_ALONE: i64 = 2;
 
 const ALIVE: &str = "SELECT count(*) FROM worker WHERE worker = $1 AND ended_at IS NULL";
 
-/// $1 now. Reads the snoozed from the earliest on and stops at the first that is not due.
-pub(super) const PROMOTE_DUE: &str =
-    "UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND available_at <= $1";
+/// $1 now. Reads the snoozed from the earliest on and stops at the first that is not due. A job that
+/// was snoozed in what is now the future is due too: the clock went back, nobody knows how far.
+pub(super) const PROMOTE_DUE: &str = "
+UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND available_at <= $1;
+UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND snoozed_at > $1";
 
-/// $1 batch, $2 lane, $3 permits, $4 glob. Reads the head of the index, in its order.
+/// $1 batch, $2 lane, $3 permits, $4 glob, $5 and $6 first and last turn. Reads the head of the index,
+/// in its order.
 pub(super) const DUE: &str = "
 SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_ready
 WHERE batch = $1 AND model = (SELECT model FROM lane WHERE lane = $2) AND state = 'pending' AND ready = 1
-  AND ($4 IS NULL OR name GLOB $4)
-ORDER BY (lost > 0), priority DESC, ordinal LIMIT $3";
+  AND turn BETWEEN $5 AND $6 AND ($4 IS NULL OR name GLOB $4)
+ORDER BY turn, priority DESC, ordinal LIMIT $3";
 
-/// As [`DUE`] for a pilot of the first $5 jobs, whose cost is that of the pilot: the index of
+/// As [`DUE`] for a pilot of the first $7 jobs, whose cost is that of the pilot: the index of
 /// ready jobs would have to be read to its end once the pilot's are done.
 pub(super) const DUE_FIRST: &str = "
 SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_listed
-WHERE batch = $1 AND in_manifest = 1 AND ordinal < $5
+WHERE batch = $1 AND in_manifest = 1 AND ordinal < $7
   AND model = (SELECT model FROM lane WHERE lane = $2) AND state = 'pending' AND ready = 1
-  AND ($4 IS NULL OR name GLOB $4)
-ORDER BY (lost > 0), priority DESC, ordinal LIMIT $3";
+  AND turn BETWEEN $5 AND $6 AND ($4 IS NULL OR name GLOB $4)
+ORDER BY turn, priority DESC, ordinal LIMIT $3";
 
 const AT_MOST: &str = "SELECT coalesce(sum(cost_at_most), 0) FROM attempt_count";
 
@@ -38,10 +44,10 @@ const EPOCHS: &str =
     "UPDATE sequence SET value = value + $1 WHERE name = 'epoch' RETURNING value - $1 AS last";
 const ATTEMPTS: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'attempt'), 0)";
 
-/// $1 JSON array of jobs, $2 last epoch, $3 last attempt, $4 run, $5 lane, $6 worker, $7 now.
+/// $1 JSON array of jobs, $2 last epoch, $3 last attempt, $4 run, $5 lane, $6 worker, $7 now, $8 alone.
 pub(super) const LEASE: &str = "
-INSERT INTO attempt (attempt, job, revision, run, lane, worker, epoch, outcome, sent_at, cost_at_most)
-SELECT $3 + 1 + e.key, j.job, j.revision, $4, $5, $6, $2 + 1 + e.key, 'sent', $7, coalesce(j.reservation, 0)
+INSERT INTO attempt (attempt, job, revision, run, lane, worker, epoch, alone, outcome, sent_at, cost_at_most)
+SELECT $3 + 1 + e.key, j.job, j.revision, $4, $5, $6, $2 + 1 + e.key, $8, 'sent', $7, coalesce(j.reservation, 0)
 FROM json_each($1) e CROSS JOIN job j WHERE j.job = e.value;
 UPDATE job SET state = 'running', worker = $6, epoch = $2 + 1 + e.key, attempt = $3 + 1 + e.key
 FROM json_each($1) e WHERE job.job = e.value";
@@ -49,7 +55,7 @@ FROM json_each($1) e WHERE job.job = e.value";
 /// $1 JSON array of jobs.
 pub(super) const COLD: &str = "
 SELECT j.job, j.name, j.epoch, j.attempt, j.transient, j.no_image, j.lost, j.reservation,
-       d.output, d.stream, r.spec, a.lane
+       d.output, d.stream, r.spec, a.lane, a.alone
 FROM json_each($1) e CROSS JOIN job j CROSS JOIN job_detail d CROSS JOIN revision r CROSS JOIN attempt a
 WHERE j.job = e.value AND d.job = j.job AND r.job = j.job AND r.n = j.revision AND a.attempt = j.attempt
 ORDER BY e.key";
@@ -112,7 +118,12 @@ pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Resul
     let mut claimed = Claimed::default();
     let mut all = Vec::new();
     for (lane, permits) in &request.permits {
-        let due = due(session, *lane, *permits, &request.scope).await?;
+        let permits = match request.company {
+            Company::Alone if !all.is_empty() => break,
+            Company::Alone => 1.min(*permits),
+            Company::Shared => *permits,
+        };
+        let due = due(session, (*lane, permits), &request).await?;
         let mut jobs = Vec::with_capacity(due.len());
         for (job, reservation) in due {
             if purse.take(reservation) {
@@ -134,6 +145,7 @@ pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Resul
             .bind(lane.0)
             .bind(request.worker.0)
             .bind(now)
+            .bind(request.company == Company::Alone)
             .execute(&mut session.conn)
             .await
             .doing(what)?;
@@ -148,12 +160,16 @@ pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Resul
 
 async fn due(
     session: &mut Session,
-    lane: LaneId,
-    permits: u32,
-    scope: &Scope,
+    (lane, permits): (LaneId, u32),
+    ClaimRequest { scope, company, .. }: &ClaimRequest,
 ) -> Result<Vec<(i64, i64)>, QueueError> {
     let sql = if scope.first.is_some() { DUE_FIRST } else { DUE };
+    let (first, last) = match company {
+        Company::Shared => (0, TURN_ALONE - 1),
+        Company::Alone => (TURN_ALONE, TURN_ALONE),
+    };
     let mut query = sqlx::query(sql).bind(session.batch).bind(lane.0).bind(permits).bind(scope.glob.clone());
+    query = query.bind(first).bind(last);
     if let Some(first) = scope.first {
         query = query.bind(super::fault::signed(first));
     }
@@ -195,6 +211,7 @@ async fn read(session: &mut Session, jobs: &str) -> Result<Vec<Claim>, QueueErro
                     lost: narrow(row, "lost")?,
                 },
                 reservation: Micros(reservation.unwrap_or(0)),
+                company: if get(row, "alone")? { Company::Alone } else { Company::Shared },
             })
         })
         .collect()

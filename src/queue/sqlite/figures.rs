@@ -18,7 +18,7 @@ SELECT coalesce(sum(CASE WHEN state = 'pending' THEN n END), 0) AS pending,
        coalesce(sum(CASE WHEN state = 'waiting' THEN n END), 0) AS waiting,
        coalesce(sum(CASE WHEN state = 'running' THEN n END), 0) AS running,
        coalesce(sum(CASE WHEN state = 'held' THEN n END), 0) AS held,
-       (SELECT count(*) FROM job WHERE state = 'pending' AND ready = 0 AND available_at > $2) AS snoozed
+       (SELECT count(*) FROM job WHERE state = 'pending' AND ready = 0 AND available_at > $2 AND snoozed_at <= $2) AS snoozed
 FROM job_count WHERE batch = $1";
 /// $3 first (-1: all), $4 glob.
 const LEFT_IN_SCOPE: &str = "
@@ -26,7 +26,7 @@ SELECT coalesce(sum(state = 'pending'), 0) AS pending,
        coalesce(sum(state = 'waiting'), 0) AS waiting,
        coalesce(sum(state = 'running'), 0) AS running,
        coalesce(sum(state = 'held'), 0) AS held,
-       coalesce(sum(state = 'pending' AND ready = 0 AND available_at > $2), 0) AS snoozed
+       coalesce(sum(state = 'pending' AND ready = 0 AND available_at > $2 AND snoozed_at <= $2), 0) AS snoozed
 FROM job WHERE batch = $1 AND ($3 < 0 OR (in_manifest = 1 AND ordinal < $3)) AND ($4 IS NULL OR name GLOB $4)";
 
 /// Jumps from one model to the next in the index of ready jobs, whatever their number.

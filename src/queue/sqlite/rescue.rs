@@ -6,7 +6,9 @@ use super::engine::Session;
 use super::fault::{Doing, count, get, narrow, parsed};
 use super::publish;
 use crate::job::{CrashPoint, Epoch, JobId, JobName, LaneId, RunId, Timestamp, WorkerId, crash_point};
-use crate::queue::{Beat, LaneKey, LostPolicy, QueueError, Rescued, RunStart, WorkerRow, WorkerStart};
+use crate::queue::{
+    Beat, LOST_ALONE_MAX, LaneKey, LostPolicy, QueueError, Rescued, RunStart, WorkerRow, WorkerStart,
+};
 
 const START_RUN: &str =
     "INSERT INTO run (batch, command, version, started_at) VALUES ($1, $2, $3, $4) RETURNING run";
@@ -43,17 +45,28 @@ const LEFT_BEHIND: &str = "
 SELECT j.job, a.outcome = 'sent' AS unknown
 FROM json_each($1) e CROSS JOIN job j INDEXED BY job_leased CROSS JOIN attempt a
 WHERE j.worker = e.value AND j.state = 'running' AND a.attempt = j.attempt ORDER BY j.ordinal, j.job";
-/// $1 JSON array of jobs, $2 now, $3 the state that the policy gives.
+/// $1 JSON array of jobs, $2 now, $3 the state that the policy gives, $4 how often a job may be lost
+/// alone. An attempt that was under way beside others may have been lost by one of them.
 const LOSE: &str = "
 UPDATE job SET lost = lost + (job.revision = a.revision),
+    lost_alone = lost_alone + (job.revision = a.revision AND a.alone),
     state = CASE WHEN job.cancel IS NOT NULL THEN 'cancelled'
-                 WHEN job.revision <> a.revision THEN 'pending' ELSE $3 END,
+                 WHEN job.revision <> a.revision THEN 'pending'
+                 WHEN $3 = 'pending' AND job.lost_alone + a.alone >= $4 THEN 'failed'
+                 ELSE $3 END,
     ready = 1, available_at = 0, worker = NULL, epoch = NULL
 FROM json_each($1) e CROSS JOIN attempt a WHERE job.job = e.value AND a.attempt = job.attempt;
-UPDATE attempt SET outcome = 'lost', ended_at = $2, error_code = 'lost',
-    error = 'the process ended before the answer was recorded'
-WHERE attempt IN (SELECT j.attempt FROM json_each($1) e CROSS JOIN job j WHERE j.job = e.value);
+UPDATE attempt SET outcome = 'lost', ended_at = $2,
+    error_code = iif(j.state = 'failed', 'poison', 'lost'),
+    error = iif(j.state = 'failed',
+        'the process ended ' || j.lost_alone || ' times while this job ran alone (' || j.lost ||
+        ' times in all): it seems to kill the program, so it is not sent again; see nightpress.log, change the job or `retry` it',
+        'the process ended before the answer was recorded')
+FROM json_each($1) e CROSS JOIN job j WHERE j.job = e.value AND attempt.attempt = j.attempt;
 UPDATE job SET attempt = NULL WHERE job IN (SELECT value FROM json_each($1))";
+/// $1 JSON array of jobs that were lost: those that failed for it.
+const POISONED: &str = "
+SELECT j.name FROM json_each($1) e CROSS JOIN job j WHERE j.job = e.value AND j.state = 'failed' ORDER BY e.key";
 /// $1 JSON array of jobs, $2 heir, $3 last epoch.
 const INHERIT: &str = "
 UPDATE job SET worker = $2, epoch = $3 + 1 + e.key FROM json_each($1) e WHERE job.job = e.value";
@@ -172,12 +185,14 @@ pub(super) async fn rescue(
         LostPolicy::Retry => "pending",
         LostPolicy::Hold => "held",
     };
-    let record = sqlx::query(LOSE).bind(list(&lost)).bind(now).bind(state);
+    let record = sqlx::query(LOSE).bind(list(&lost)).bind(now).bind(state).bind(LOST_ALONE_MAX);
     record.execute(&mut session.conn).await.doing(what)?;
     depend::skip(session, &lost).await?;
+    let rows = sqlx::query(POISONED).bind(list(&lost)).fetch_all(&mut session.conn).await.doing(what)?;
+    let poisoned = rows.iter().map(|row| parsed(row, "name")).collect::<Result<_, _>>()?;
     let publications = inherit(session, &settled, heir).await?;
     crash_point(CrashPoint::RescueWritten);
-    Ok(Rescued { lost: lost.len() as u64, publications })
+    Ok(Rescued { lost: lost.len() as u64, poisoned, publications })
 }
 
 async fn inherit(

@@ -27,7 +27,8 @@ pub(super) const SETTLE: &str = "
 UPDATE job SET
     transient = transient + (e.outcome = 'transient'),
     no_image  = no_image + (e.outcome = 'no_image'),
-    lost      = lost + (e.outcome = 'lost')
+    lost      = lost + (e.outcome = 'lost'),
+    lost_alone = lost_alone + (e.outcome = 'lost' AND a.alone)
 FROM temp.ending e CROSS JOIN attempt a
 WHERE e.outcome IN ('transient', 'no_image', 'lost') AND a.attempt = e.attempt
   AND job.job = e.job AND job.revision = a.revision;
@@ -37,7 +38,7 @@ UPDATE job SET
                  WHEN job.revision <> a.revision OR e.next = 'retry' THEN 'pending'
                  ELSE e.next END,
     ready = NOT (e.next = 'retry' AND e.available_at > $1),
-    available_at = iif(e.next = 'retry', e.available_at, 0),
+    available_at = iif(e.next = 'retry', e.available_at, 0), snoozed_at = $1,
     worker = NULL, epoch = NULL, attempt = NULL
 FROM temp.ending e CROSS JOIN attempt a
 WHERE e.next <> 'publish' AND a.attempt = e.attempt AND job.job = e.job;

@@ -108,7 +108,10 @@ async fn no_statement_of_a_jobs_way_reads_a_whole_table() {
     let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", claim::DUE)));
     let steps: Vec<String> =
         plan.fetch_all(&mut conn).await.unwrap().iter().map(|row| row.get("detail")).collect();
-    assert!(steps[0].contains("USING INDEX job_ready (batch=? AND model=?)"), "{steps:?}");
+    assert!(
+        steps[0].contains("USING INDEX job_ready (batch=? AND model=? AND turn>? AND turn<?)"),
+        "{steps:?}"
+    );
     assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "in the order of the index: {steps:?}");
 }
 
@@ -119,8 +122,8 @@ async fn the_database_itself_keeps_the_ledger() {
     queue.close().await;
     let mut conn = folder.raw().await;
     let fill = "PRAGMA foreign_keys = OFF;
-        INSERT INTO attempt (attempt, job, revision, run, lane, worker, epoch, outcome, sent_at, cost_at_most)
-        VALUES (1, 1, 1, 1, 1, 1, 1, 'sent', 0, 0);
+        INSERT INTO attempt (attempt, job, revision, run, lane, worker, epoch, alone, outcome, sent_at, cost_at_most)
+        VALUES (1, 1, 1, 1, 1, 1, 1, 0, 'sent', 0, 0);
         UPDATE attempt SET outcome = 'lost'";
     sqlx::raw_sql(fill).execute(&mut conn).await.unwrap();
     for forbidden in
@@ -263,4 +266,20 @@ async fn a_failure_skips_what_waited_for_it_and_retry_makes_it_wait_again() {
     let claim = world.claim_one().await;
     world.finish(&claim).await;
     assert_eq!(world.claim_one().await.name.as_str(), "b");
+}
+
+#[tokio::test]
+async fn a_lock_of_another_program_is_waited_for_then_told_and_nothing_is_lost() {
+    let folder = Folder::new();
+    let queue = open(options(&folder.path())).await.unwrap();
+    queue.stage(vec![new_job("a", 0)]).await.unwrap();
+    // A test need not wait as long as a night may.
+    queue.write(|session| Box::pin(session.run("hurrying", "PRAGMA busy_timeout = 50"))).await.unwrap();
+    let mut other = folder.raw().await;
+    sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
+    let error = queue.apply_load(LoadPolicy::default()).await.unwrap_err();
+    assert!(matches!(error, QueueError::Locked { .. }), "{error:?}");
+    assert!(error.to_string().contains("end that program or try later"), "{error}");
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    assert_eq!(queue.apply_load(LoadPolicy::default()).await.unwrap().new, 1);
 }
