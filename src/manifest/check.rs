@@ -95,7 +95,7 @@ impl<'a> Checker<'a> {
         let jobs = self.top(at, entries, whole);
         if let Some(Node { at, value }) = jobs {
             match value {
-                Value::List(jobs) if jobs.is_empty() => {
+                Value::List(jobs) if jobs.is_empty() && whole => {
                     self.unreadable = true;
                     self.out.error(at, NO_JOBS);
                 }
