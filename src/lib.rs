@@ -14,6 +14,8 @@
     )
 )]
 
+mod platform;
+
 pub mod job;
 pub mod manifest;
 pub mod queue;

@@ -1,4 +1,4 @@
-//! Signals that end a run, and what a platform calls them.
+//! Signals that end a run.
 //!
 //! The first Ctrl-C drains, the second aborts. SIGTERM and SIGHUP (the terminal went away) drain:
 //! whoever sends them a second time has not asked for paid requests to be cut off.
@@ -7,28 +7,22 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
+use crate::platform::SignalStreams;
 use crate::worker::Shutdown;
 
-/// Who ended the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Signal {
-    /// Ctrl-C.
-    Interrupt,
-    /// SIGTERM or SIGHUP.
-    Terminate,
-}
+pub(super) use crate::platform::Signal;
 
 /// Which signal came first, if any.
 pub(super) type FirstSignal = Arc<OnceLock<Signal>>;
 
 /// Raises `shutdown` at each signal until it is dropped. From the call to [`Signals::listen`] on,
 /// signals do not end the process by themselves.
-pub(super) struct Signals(platform::Streams);
+pub(super) struct Signals(SignalStreams);
 
 impl Signals {
     /// Begins to listen.
     pub(super) fn listen() -> std::io::Result<Self> {
-        platform::Streams::new().map(Self)
+        SignalStreams::new().map(Self)
     }
 
     /// The next signal. Cancel-safe.
@@ -50,59 +44,6 @@ fn step(now: Shutdown, signal: Signal, is_first: bool) -> Shutdown {
     match signal {
         Signal::Interrupt if !is_first => Shutdown::Abort,
         _ => now.max(Shutdown::Drain),
-    }
-}
-
-#[cfg(unix)]
-mod platform {
-    use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
-
-    use super::Signal;
-
-    pub(super) struct Streams {
-        interrupt: Stream,
-        terminate: Stream,
-        hangup: Stream,
-    }
-
-    impl Streams {
-        pub(super) fn new() -> std::io::Result<Self> {
-            Ok(Self {
-                interrupt: signal(SignalKind::interrupt())?,
-                terminate: signal(SignalKind::terminate())?,
-                hangup: signal(SignalKind::hangup())?,
-            })
-        }
-
-        pub(super) async fn next(&mut self) -> Signal {
-            tokio::select! {
-                _ = self.interrupt.recv() => Signal::Interrupt,
-                _ = self.terminate.recv() => Signal::Terminate,
-                _ = self.hangup.recv() => Signal::Terminate,
-            }
-        }
-    }
-}
-
-/// Elsewhere there is Ctrl-C alone.
-#[cfg(not(unix))]
-mod platform {
-    use super::Signal;
-
-    pub(super) struct Streams;
-
-    impl Streams {
-        pub(super) fn new() -> std::io::Result<Self> {
-            Ok(Self)
-        }
-
-        pub(super) async fn next(&mut self) -> Signal {
-            // An error means that no signal can ever come.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-            Signal::Interrupt
-        }
     }
 }
 

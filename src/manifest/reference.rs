@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::diagnostic::excerpt;
 use crate::job::{Digest, MediaType, Reference};
+use crate::platform::inode;
 
 /// Bytes that are read at once while a file is digested.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -192,17 +193,6 @@ impl Stamp {
         let modified_ns = modified.and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0);
         Self { bytes: metadata.len(), modified_ns, inode: inode(metadata) }
     }
-}
-
-/// The number by which the disk knows a file: another one means that the file was replaced.
-#[cfg(unix)]
-fn inode(metadata: &Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
-}
-
-#[cfg(not(unix))]
-fn inode(_: &Metadata) -> u64 {
-    0
 }
 
 #[cfg(test)]

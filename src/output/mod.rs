@@ -4,13 +4,12 @@
 
 mod folder;
 mod picture;
-mod platform;
 mod publish;
 mod spool;
 
+pub use crate::platform::{Disk, LocalDisk, host_name, open_files_max};
 pub use folder::RunFolder;
 pub use picture::{Picture, PictureCheck, PictureError};
-pub use platform::{Disk, LocalDisk, host_name, open_files_max};
 pub use publish::{
     PublishError, Published, check_images, matches_record, publish, remove_replaced, rename_published,
 };

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::platform;
 use crate::job::{CrashPoint, Digest, crash_point};
+use crate::platform;
 
 /// What can go wrong while a file is put in place.
 #[derive(Debug, thiserror::Error)]

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::picture::{PictureCheck, PictureError};
-use super::platform;
 use crate::job::{CrashPoint, Digest, MediaType, crash_point};
+use crate::platform;
 
 /// What can go wrong in the spool.
 #[derive(Debug, thiserror::Error)]

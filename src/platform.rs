@@ -1,4 +1,4 @@
-//! What is specific to a platform. Linux and macOS behave alike here; elsewhere the weaker
+//! What is specific to a platform, all of it. Below the floors: whoever needs it may ask. Linux and macOS behave alike here; elsewhere the weaker
 //! form stands, and it is said where it does.
 
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Makes the entries of a folder durable: after this, a file that was created in it or renamed
 /// into it is still there when the machine loses power.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         File::open(path)?.sync_all()
@@ -21,7 +21,7 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Whether two paths lead to one file.
-pub(super) fn is_same_file(one: &Path, other: &Path) -> bool {
+pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
@@ -37,7 +37,7 @@ pub(super) fn is_same_file(one: &Path, other: &Path) -> bool {
 
 /// Tries to take the lock of a folder and returns the handle that holds it; `None` when another
 /// process holds it. The lock ends with the process, however it ends.
-pub(super) fn try_lock_folder(path: &Path) -> io::Result<Option<File>> {
+pub(crate) fn try_lock_folder(path: &Path) -> io::Result<Option<File>> {
     let folder = File::open(path)?;
     match folder.try_lock() {
         Ok(()) => Ok(Some(folder)),
@@ -47,7 +47,7 @@ pub(super) fn try_lock_folder(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// Waits for the lock of a folder.
-pub(super) fn lock_folder(path: &Path) -> io::Result<File> {
+pub(crate) fn lock_folder(path: &Path) -> io::Result<File> {
     let folder = File::open(path)?;
     folder.lock()?;
     Ok(folder)
@@ -109,4 +109,77 @@ pub fn host_name() -> String {
         .or_else(|| std::env::var("HOSTNAME").ok())
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The number by which the disk knows a file: another one means that the file was replaced. 0
+/// where there is none.
+pub(crate) fn inode(metadata: &std::fs::Metadata) -> u64 {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::MetadataExt::ino(metadata)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        0
+    }
+}
+
+/// Who ended the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// Ctrl-C.
+    Interrupt,
+    /// SIGTERM or SIGHUP.
+    Terminate,
+}
+
+/// The signals that end a process, from when this value is made until it is dropped.
+pub(crate) struct SignalStreams {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl SignalStreams {
+    /// Begins to listen.
+    pub(crate) fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.hangup.recv() => Signal::Terminate,
+        }
+    }
+}
+
+/// Elsewhere there is Ctrl-C alone.
+#[cfg(not(unix))]
+impl SignalStreams {
+    /// Begins to listen.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// The next one. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Signal {
+        // An error means that no signal can ever come.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        Signal::Interrupt
+    }
 }
