@@ -34,10 +34,6 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 /// How often an idle dispatcher looks for work that others put into the queue.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Ends that may wait to be recorded. Above that the disk is slower than the provider, and
-/// nothing more is asked for until it has caught up.
-const RECORDS_MAX: usize = 256;
-
 /// Lanes that are asked at once for a job that runs alone; more than a manifest names models.
 const LANES_ALONE: u32 = 64;
 
@@ -140,7 +136,7 @@ impl<'a> Dispatcher<'a> {
     /// the one that led here is told.
     async fn finish_what_runs(&mut self, cut_at: Instant) {
         let mut shutdown = self.work.shutdown.clone();
-        while !(self.executors.is_empty() && self.records.is_empty()) {
+        while self.under_way() > 0 {
             let is_over = Instant::now() >= cut_at || *shutdown.borrow_and_update() == Shutdown::Abort;
             if is_over {
                 self.running.values().for_each(|running| running.cancel.cancel());
@@ -167,7 +163,7 @@ impl<'a> Dispatcher<'a> {
             self.heed_deadline();
             self.take_what_ended()?;
             let wake_at = self.start_what_may_start().await?;
-            if self.executors.is_empty() && self.records.is_empty() {
+            if self.under_way() == 0 {
                 if let Some(drain) = self.draining.take() {
                     return Ok(drain.ending);
                 }
@@ -206,10 +202,8 @@ impl<'a> Dispatcher<'a> {
     /// Claims as many jobs as slots and lanes allow and starts their executors. Returns when a
     /// lane may have more.
     async fn start_what_may_start(&mut self) -> Result<Option<Instant>, WorkError> {
-        let busy = u32::try_from(self.executors.len()).unwrap_or(u32::MAX);
-        let slots = self.work.config.concurrency.saturating_sub(busy);
-        let is_behind = self.records.len() >= RECORDS_MAX;
-        if self.draining.is_some() || slots == 0 || self.capped || self.alone || is_behind {
+        let slots = self.free_slots();
+        if self.draining.is_some() || slots == 0 || self.capped || self.alone {
             return Ok(None);
         }
         let slots = slots.min(self.room_for_more().await?);
@@ -223,6 +217,17 @@ impl<'a> Dispatcher<'a> {
         let started = self.claim(permits.by_lane, Company::Shared).await?;
         // More may be had at once: other lanes' shares, or the next of a paced lane.
         Ok(if started { Some(Instant::now()) } else { permits.wake_at })
+    }
+
+    /// A slot is taken until its answer is recorded: what a crash or a full disk can cost is bounded by
+    /// `concurrency`, and on a disk slower than the provider nothing piles up.
+    fn free_slots(&self) -> u32 {
+        let taken = u32::try_from(self.under_way()).unwrap_or(u32::MAX);
+        self.work.config.concurrency.saturating_sub(taken)
+    }
+
+    fn under_way(&self) -> usize {
+        self.executors.len() + self.records.len()
     }
 
     /// Nothing of ours is under way and nothing else can be claimed: the turn of a job that may be
@@ -245,7 +250,7 @@ impl<'a> Dispatcher<'a> {
     /// change that, the run pauses.
     async fn room_for_more(&mut self) -> Result<u32, WorkError> {
         let Some(free) = self.work.disk.free_bytes(self.work.folder.path()) else { return Ok(u32::MAX) };
-        let under_way = self.executors.len() + self.records.len();
+        let under_way = self.under_way();
         let more = self.room.more(free, under_way);
         if more == 0 && under_way == 0 && self.work.queue.left(&self.work.config.scope).await?.ready > 0 {
             self.drain(Ending::Stopped(Stop::Disk(self.room.too_little(free))), None);
@@ -519,8 +524,7 @@ impl<'a> Dispatcher<'a> {
     async fn next_wake(&mut self, lanes: Option<Instant>) -> Result<Instant, WorkError> {
         let now = Instant::now();
         let mut wake = lanes.unwrap_or(now + HEARTBEAT);
-        let full = self.executors.len() >= self.work.config.concurrency as usize;
-        if self.draining.is_none() && !full {
+        if self.draining.is_none() && self.free_slots() > 0 {
             wake = wake.min(now + POLL);
             // What is overdue waits for a lane, not for its time.
             let wall = self.work.clock.now();
