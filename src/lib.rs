@@ -14,6 +14,8 @@
     )
 )]
 
+#[cfg(test)]
+mod fuzz;
 mod platform;
 
 pub mod job;

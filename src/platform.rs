@@ -1,5 +1,5 @@
-//! What is specific to a platform, all of it. Below the floors: whoever needs it may ask. Linux and macOS behave alike here; elsewhere the weaker
-//! form stands, and it is said where it does.
+//! What is specific to a platform, all of it. Below the floors: whoever needs it may ask. Linux
+//! and macOS behave alike here; elsewhere the weaker form stands, and it is said where it does.
 
 use std::fs::File;
 use std::io;
@@ -100,6 +100,66 @@ pub fn open_files_max() -> Option<u64> {
     }
 }
 
+/// Whether an operation failed since this process, or the machine, has no file descriptor left.
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        let code = rustix::io::Errno::from_io_error(error);
+        matches!(code, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = error;
+        false
+    }
+}
+
+/// Whether no file can be opened at this moment, for want of a descriptor: for errors that keep their
+/// cause to themselves.
+pub(crate) fn no_file_can_be_opened() -> bool {
+    File::open(std::path::MAIN_SEPARATOR_STR).is_err_and(|error| is_out_of_files(&error))
+}
+
+/// The network file system that `folder` is on; `None` on a local disk, or where it cannot be told.
+/// There, neither the shared memory of SQLite's log nor the locks of folders hold between machines.
+pub(crate) fn network_file_system(folder: &Path) -> Option<&'static str> {
+    #[cfg(target_os = "linux")]
+    {
+        // As the kernel has it: 32 bits, whatever the sign and width of the word.
+        let word = rustix::fs::statfs(folder).ok()?.f_type.to_le_bytes();
+        network_kind(u32::from_le_bytes(*word.first_chunk()?))
+    }
+    #[cfg(target_os = "macos")]
+    {
+        // `MNT_LOCAL` of sys/mount.h.
+        const LOCAL: u32 = 0x1000;
+        let found = rustix::fs::statfs(folder).ok()?;
+        (found.f_flags & LOCAL == 0).then_some("a network file system")
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
+/// Network file systems by their numbers (linux/magic.h and statfs(2), read 2026-11). FUSE is not
+/// among them: it holds local disks as well.
+#[cfg(target_os = "linux")]
+fn network_kind(number: u32) -> Option<&'static str> {
+    match number {
+        0x6969 => Some("NFS"),
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("SMB"),
+        0x0102_1997 => Some("9P"),
+        0x5346_414f | 0x6b41_4653 => Some("AFS"),
+        0x00c3_6400 => Some("Ceph"),
+        0x0bd0_0bd0 => Some("Lustre"),
+        0x0116_1970 => Some("GFS2"),
+        0x7461_636f => Some("OCFS2"),
+        _ => None,
+    }
+}
+
 /// The machine's name, for people; `unknown` where it cannot be had.
 pub fn host_name() -> String {
     ["/proc/sys/kernel/hostname", "/etc/hostname"]
@@ -181,5 +241,30 @@ impl SignalStreams {
             std::future::pending::<()>().await;
         }
         Signal::Interrupt
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_told_from_local_ones() {
+        assert_eq!(network_kind(0x6969), Some("NFS"));
+        assert_eq!(network_kind(0xff53_4d42), Some("SMB"));
+        // ext4, btrfs, XFS, tmpfs, overlay.
+        for local in [0xef53, 0x9123_683e, 0x5846_5342, 0x0102_1994, 0x794c_7630] {
+            assert_eq!(network_kind(local), None, "{local:#x}");
+        }
+        assert_eq!(network_file_system(Path::new("/proc")), None);
+        assert_eq!(network_file_system(Path::new("/no/such/folder")), None);
+    }
+
+    #[test]
+    fn only_a_lack_of_descriptors_is_one() {
+        assert!(is_out_of_files(&rustix::io::Errno::MFILE.into()));
+        assert!(is_out_of_files(&rustix::io::Errno::NFILE.into()));
+        assert!(!is_out_of_files(&rustix::io::Errno::NOSPC.into()));
+        assert!(!is_out_of_files(&io::Error::other("no code")));
     }
 }

@@ -195,8 +195,29 @@ impl Press {
         Ok(())
     }
 
-    /// Reports, summary and exit code.
+    /// Reports, summary and exit code. Where even these cannot be had, the reason why the work
+    /// stopped is told all the same.
     async fn conclude(
+        &self,
+        worked: Result<Ending, WorkError>,
+        signal: Option<super::signals::Signal>,
+    ) -> Result<Exit> {
+        let stopped = match &worked {
+            Ok(Ending::Stopped(stop)) => Some(stop.to_string()),
+            Ok(Ending::Done | Ending::Interrupted) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        match (self.tell_end(worked, signal).await, stopped) {
+            (Err(error), Some(reason)) => {
+                self.session.terminal.note(&format!("error: {}", printable(&error.to_string())));
+                self.session.terminal.note(&format!("stopped: {}", printable(&reason)));
+                Ok(Exit::Stopped)
+            }
+            (told, _) => told,
+        }
+    }
+
+    async fn tell_end(
         &self,
         worked: Result<Ending, WorkError>,
         signal: Option<super::signals::Signal>,

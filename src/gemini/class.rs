@@ -284,6 +284,8 @@ pub(super) const fn decode_row(error: &DecodeError) -> &'static Row {
     const BAD_JSON: Row = row(Kind::Transient, "bad_json", "the answer is not valid JSON", "");
     const PAGE: Row = row(Kind::Transient, "html_page", "an HTML page came instead of an answer", "");
     const NOT_JSON: Row = row(Kind::Transient, "not_json", "something else came instead of an answer", "");
+    const COMPRESSED: Row =
+        row(Kind::Transient, "compressed_answer", "a compressed answer came, which was not asked for", "");
     const EMPTY: Row = row(Kind::Transient, "empty_answer", "the answer is empty", "");
     const TOO_LARGE: Row = row(
         Kind::Rejected,
@@ -297,6 +299,8 @@ pub(super) const fn decode_row(error: &DecodeError) -> &'static Row {
         DecodeError::BadBase64 => &BAD_BASE64,
         DecodeError::BadJson(_) => &BAD_JSON,
         DecodeError::Foreign { html: true, .. } => &PAGE,
+        // RFC 1952 begins with 1f 8b. It is not unpacked: who asked for nothing gets no bomb.
+        DecodeError::Foreign { html: false, head } if matches!(head.as_bytes(), [0x1f, ..]) => &COMPRESSED,
         DecodeError::Foreign { html: false, .. } => &NOT_JSON,
         DecodeError::Empty => &EMPTY,
         DecodeError::TooLarge { .. } => &TOO_LARGE,

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::key::Key;
 use super::request::{Endpoint, Method, ReferenceGone, RequestBody};
 use crate::job::Spec;
+use crate::platform;
 
 /// How long things may take. Silence of 50–120 s is normal for 4K pictures (users' reports,
 /// 2026-11).
@@ -47,6 +48,9 @@ pub enum TransportError {
     /// No connection stood: nothing was sent, nothing can be billed.
     #[error("cannot connect: {0}")]
     Connect(String),
+    /// This process has no file descriptor left for a connection: nothing was sent.
+    #[error("cannot connect: {0}")]
+    OutOfFiles(String),
     /// The server could not prove who it is, or TLS failed otherwise: nothing was sent.
     #[error("no secure connection: {0}")]
     Tls(String),
@@ -189,10 +193,14 @@ impl Client {
     fn transport_error(&self, error: reqwest::Error) -> TransportError {
         let (connect, tls) = (error.is_connect(), is_caused_by::<rustls::Error>(&error));
         let body = is_caused_by::<ReferenceGone>(&error);
+        let out_of_files = causes(&error)
+            .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(platform::is_out_of_files));
         let text = source_chain(error);
         let text = self.endpoint.key.redact(&text);
         if tls {
             TransportError::Tls(text)
+        } else if out_of_files {
+            TransportError::OutOfFiles(text)
         } else if connect {
             TransportError::Connect(text)
         } else if body {
@@ -271,15 +279,16 @@ pub(super) fn source_chain(error: reqwest::Error) -> String {
 
 /// Whether an error of type `E` stands in the chain of causes, by itself or inside an I/O error.
 fn is_caused_by<E: std::error::Error + 'static>(error: &reqwest::Error) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = source {
+    causes(error).any(|cause| {
         let inside = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if cause.is::<E>() || inside.is_some_and(<dyn std::error::Error + Send + Sync>::is::<E>) {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
+        cause.is::<E>() || inside.is_some_and(<dyn std::error::Error + Send + Sync>::is::<E>)
+    })
+}
+
+/// An error and all that caused it, outermost first.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |cause| cause.source())
 }
 
 /// Whether a URL points at this machine.

@@ -21,7 +21,7 @@ pub fn of_lost_connection(error: &TransportError, request: &Request<'_>) -> Faul
                 may_be_billed: false,
             };
         }
-        TransportError::Connect(_) => Transport::Connect,
+        TransportError::Connect(_) | TransportError::OutOfFiles(_) => Transport::Connect,
         TransportError::Tls(_) => Transport::Tls,
         TransportError::Idle(_) => Transport::Idle,
         TransportError::Total(_) => Transport::Timeout,

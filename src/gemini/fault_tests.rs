@@ -111,6 +111,11 @@ fn every_break_of_a_body_has_its_class() {
         (DecodeError::BadJson("expected value".to_owned()), TRANSIENT, "bad_json"),
         (DecodeError::Foreign { html: true, head: PAGE.to_owned() }, TRANSIENT, "html_page"),
         (DecodeError::Foreign { html: false, head: "oops".to_owned() }, TRANSIENT, "not_json"),
+        (
+            DecodeError::Foreign { html: false, head: "\u{1f}\u{fffd}\u{8}".to_owned() },
+            TRANSIENT,
+            "compressed_answer",
+        ),
         (DecodeError::Empty, TRANSIENT, "empty_answer"),
         (DecodeError::TooLarge { what: "size", max: 7 }, FaultClass::Rejected, "answer_too_large"),
     ] {

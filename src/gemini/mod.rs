@@ -13,6 +13,8 @@ mod delivery;
 mod error_body;
 pub mod fault;
 mod fetch;
+#[cfg(test)]
+mod fuzz_tests;
 pub mod hint;
 mod key;
 mod request;

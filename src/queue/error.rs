@@ -71,6 +71,17 @@ pub enum QueueError {
         /// The database.
         path: String,
     },
+    /// The folder is on a network file system.
+    #[error(
+        "{folder} is on {kind}, where neither SQLite's write-ahead log nor the locks of the spool hold; use \
+         a folder on a local disk with -o, and copy the results when the run has ended"
+    )]
+    NetworkDisk {
+        /// The run folder.
+        folder: String,
+        /// What it is on.
+        kind: &'static str,
+    },
     /// Another process declared this worker dead, so it may not claim or take over anything.
     #[error("worker {0} was declared dead, since it was not heard of for too long; start the program again")]
     DeclaredDead(WorkerId),

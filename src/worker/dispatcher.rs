@@ -258,16 +258,16 @@ impl<'a> Dispatcher<'a> {
         Ok(more)
     }
 
-    /// The disk's faults end the run in order: what is on its way is still recorded if it can be.
+    /// The machine's faults end the run in order: what is on its way is still recorded if it can be.
     /// `None` when it was one of them.
-    fn unless_disk<T>(&mut self, result: Result<T, WorkError>) -> Result<Option<T>, WorkError> {
+    fn unless_paused<T>(&mut self, result: Result<T, WorkError>) -> Result<Option<T>, WorkError> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(error) if error.is_of_disk() => {
-                self.drain(Ending::Stopped(Stop::Disk(error.to_string())), None);
+            Err(error) => {
+                let stop = error.stop().ok_or(error)?;
+                self.drain(Ending::Stopped(stop), None);
                 Ok(None)
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -283,7 +283,7 @@ impl<'a> Dispatcher<'a> {
         };
         crash_point(CrashPoint::BeforeClaim);
         let claimed = self.work.queue.claim(request).await.map_err(WorkError::from);
-        let Some(claimed) = self.unless_disk(claimed)? else { return Ok(false) };
+        let Some(claimed) = self.unless_paused(claimed)? else { return Ok(false) };
         crash_point(CrashPoint::ClaimCommitted);
         self.capped = claimed.capped;
         for (lane, granted) in permits {
@@ -349,8 +349,9 @@ impl<'a> Dispatcher<'a> {
             }
             Err(Cause::Aborted) => Decision::again(AttemptOutcome::Aborted, Duration::ZERO, wall),
             Err(Cause::Unsendable(_)) => Decision::fail(),
-            Err(Cause::Disk(error)) => {
-                self.drain(Ending::Stopped(Stop::Disk(error.to_string())), None);
+            Err(Cause::Machine(error)) => {
+                let stop = error.stop().unwrap_or_else(|| Stop::Disk(error.to_string()));
+                self.drain(Ending::Stopped(stop), None);
                 Decision::again(AttemptOutcome::Aborted, Duration::ZERO, wall)
             }
         };
@@ -426,7 +427,7 @@ impl<'a> Dispatcher<'a> {
         }
         // A settled answer waits in the spool, and the next run publishes it; one that could not even
         // be settled is lost.
-        let Some(record) = self.unless_disk(record)? else { return Ok(()) };
+        let Some(record) = self.unless_paused(record)? else { return Ok(()) };
         self.capped = false;
         self.lanes.wet();
         let Record { recorded, event } = record;
@@ -465,7 +466,7 @@ impl<'a> Dispatcher<'a> {
 
     async fn beat(&mut self) -> Result<(), WorkError> {
         let beat = self.work.queue.heartbeat(self.worker).await.map_err(WorkError::from);
-        let Some(beat) = self.unless_disk(beat)? else { return Ok(()) };
+        let Some(beat) = self.unless_paused(beat)? else { return Ok(()) };
         for (job, _) in beat.cancelled {
             if let Some(running) = self.running.get(&job) {
                 running.cancel.cancel();
@@ -475,7 +476,7 @@ impl<'a> Dispatcher<'a> {
             return Err(WorkError::DeclaredDead);
         }
         let rescued = rescue(self.work, self.worker, &mut self.blocked).await;
-        self.unless_disk(rescued).map(drop)
+        self.unless_paused(rescued).map(drop)
     }
 
     fn heed_shutdown(&mut self, shutdown: Shutdown) {

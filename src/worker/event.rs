@@ -142,6 +142,12 @@ pub enum Stop {
     /// The disk cannot be written.
     #[error("{0}. Make room or mend the disk, then run the same command again")]
     Disk(String),
+    /// No file descriptor is left.
+    #[error(
+        "no more files can be opened: {0}. Raise the limit (`ulimit -n`) or lower --concurrency, then run the \
+         same command again"
+    )]
+    OutOfFiles(String),
     /// Results are paid for and cannot be put in place.
     #[error("{results} results wait in the spool: {why}; clear the way, then run the same command again")]
     Blocked {

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::WorkError;
 use super::account::Account;
 use super::download::download;
 use super::progress::{Phase, Progress};
 use super::references::{self, ReferenceFault, References};
 use super::spooler::{Spooler, Trouble};
+use super::{WorkError, is_out_of_files};
 use crate::gemini::answer::{Answer, AnswerReader, BodyEnd};
 use crate::gemini::decode::Limits;
 use crate::gemini::fault::{self, ErrorResponse, Fault, FaultClass, Request};
@@ -55,8 +55,8 @@ pub(super) enum Cause {
     Aborted,
     /// It cannot be sent at all, through the job's own fault.
     Unsendable(ReferenceFault),
-    /// The disk.
-    Disk(WorkError),
+    /// The machine: the disk, or its files.
+    Machine(WorkError),
 }
 
 /// What is found out about an attempt while it runs; what there is when it is cut off is kept.
@@ -92,14 +92,19 @@ async fn exchange(
     draft: &mut Draft,
 ) -> Result<Vec<SpooledPicture>, Cause> {
     let Draft { facts, usage_is_final: is_final } = draft;
-    references::unchanged(&tools.references, &claim.spec).await.map_err(Cause::Unsendable)?;
+    references::unchanged(&tools.references, &claim.spec).await.map_err(|fault| {
+        if is_out_of_files(&fault) { out_of_files(&fault) } else { Cause::Unsendable(fault) }
+    })?;
     let redact = |text: &str| tools.client.endpoint().key.redact(text);
     let request = Request {
         model: &claim.spec.model,
         streamed: claim.stream && tools.client.endpoint().provider != Provider::Google,
         redact: &redact,
     };
-    let lost = |error: &TransportError| Cause::Fault(of_lost_connection(error, &request));
+    let lost = |error: &TransportError| match error {
+        TransportError::OutOfFiles(_) => out_of_files(error),
+        error => Cause::Fault(of_lost_connection(error, &request)),
+    };
     let started = Instant::now();
     crash_point(CrashPoint::BeforeSend);
     let mut reply = tools.client.send(&claim.spec, claim.stream).await.map_err(|error| lost(&error))?;
@@ -184,8 +189,13 @@ fn is_over(answer: &Answer) -> bool {
     refused || answer.block_reason.is_some() || (answer.has_terminal_signal && answer.has_results())
 }
 
+/// Nothing was sent: this process has no file descriptor left.
+fn out_of_files(error: &dyn std::error::Error) -> Cause {
+    Cause::Machine(WorkError::OutOfFiles(error.to_string()))
+}
+
 fn disk(trouble: Trouble) -> Cause {
-    Cause::Disk(trouble.into())
+    Cause::Machine(trouble.into())
 }
 
 /// What the answer said besides its images. Its words are the server's: the key is taken out.
@@ -222,9 +232,10 @@ fn record(
         usage_is_final,
         succeeded: result.is_ok(),
         may_be_billed: match result {
-            Ok(_) | Err(Cause::Aborted | Cause::Disk(_)) => true,
+            // It never left.
+            Err(Cause::Unsendable(_) | Cause::Machine(WorkError::OutOfFiles(_))) => false,
+            Ok(_) | Err(Cause::Aborted | Cause::Machine(_)) => true,
             Err(Cause::Fault(fault)) => fault.may_be_billed,
-            Err(Cause::Unsendable(_)) => false,
         },
         reservation: claim.reservation,
     };
@@ -234,7 +245,7 @@ fn record(
         Err(Cause::Fault(fault)) => set_error(&mut facts, &fault.code, &fault.message),
         Err(Cause::Aborted) => set_error(&mut facts, "aborted", "cut off by us; it may have been billed"),
         Err(Cause::Unsendable(fault)) => set_error(&mut facts, fault.code(), &fault.to_string()),
-        Err(Cause::Disk(error)) => set_error(&mut facts, "disk", &error.to_string()),
+        Err(Cause::Machine(error)) => set_error(&mut facts, "machine", &error.to_string()),
     }
     facts
 }

@@ -33,6 +33,7 @@ use crate::gemini::{Client, ImageFetcher};
 use crate::job::{Clock, CrashPoint, RunId, WorkerId, crash_point};
 use crate::manifest::DigestCache;
 use crate::output::{Disk, PublishError, RunFolder, SpoolDir, SpoolError, check_images, host_name};
+use crate::platform;
 use crate::queue::{Queue, QueueError, RunStart, WorkerStart};
 use dispatcher::Dispatcher;
 use executor::Tools;
@@ -90,6 +91,9 @@ pub enum WorkError {
         "another process took this one's jobs over, since it could take the lock of its spool folder; run the same command again"
     )]
     DeclaredDead,
+    /// This process has no file descriptor left.
+    #[error("{0}")]
+    OutOfFiles(String),
     /// A task panicked. What it held is rescued by the next run.
     #[error(
         "a worker task failed: {0}; this is a bug in nightpress, the next run goes on where this one stopped"
@@ -98,23 +102,36 @@ pub enum WorkError {
 }
 
 impl WorkError {
-    /// Whether the disk is at fault: nothing is wrong with the jobs, and the queue is whole.
-    fn is_of_disk(&self) -> bool {
+    /// Why the run pauses if the machine is at fault: nothing is wrong with the jobs, and the queue
+    /// is whole.
+    fn stop(&self) -> Option<Stop> {
         match self {
-            Self::Publish(_) | Self::Queue(QueueError::Disk { .. }) => true,
-            Self::Spool(error) => matches!(error, SpoolError::Io { .. }),
-            Self::Queue(_) | Self::DeclaredDead | Self::Task(_) => false,
+            Self::OutOfFiles(why) => Some(Stop::OutOfFiles(why.clone())),
+            Self::Spool(SpoolError::Io { .. }) | Self::Publish(_) if is_out_of_files(self) => {
+                Some(Stop::OutOfFiles(self.to_string()))
+            }
+            // SQLite says no more than "unable to open".
+            Self::Queue(QueueError::Disk { .. }) if platform::no_file_can_be_opened() => {
+                Some(Stop::OutOfFiles(self.to_string()))
+            }
+            Self::Spool(SpoolError::Io { .. }) | Self::Publish(_) | Self::Queue(QueueError::Disk { .. }) => {
+                Some(Stop::Disk(self.to_string()))
+            }
+            Self::Spool(SpoolError::Picture(_)) | Self::Queue(_) | Self::DeclaredDead | Self::Task(_) => None,
         }
     }
+}
+
+/// Whether an error was caused by a lack of file descriptors.
+fn is_out_of_files(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |cause| cause.source())
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(platform::is_out_of_files))
 }
 
 /// Works until nothing is left in scope, or a reason to stop. Everything it began is joined
 /// before it returns. Not cancel-safe: raise `shutdown` instead of dropping the future.
 pub async fn work(work: Work) -> Result<Ending, WorkError> {
-    match from_start_to_end(work).await {
-        Err(error) if error.is_of_disk() => Ok(Ending::Stopped(Stop::Disk(error.to_string()))),
-        ended => ended,
-    }
+    from_start_to_end(work).await.or_else(|error| error.stop().map(Ending::Stopped).ok_or(error))
 }
 
 async fn from_start_to_end(work: Work) -> Result<Ending, WorkError> {

@@ -47,6 +47,7 @@ impl Tmpfs {
         if mounted.is_ok_and(|output| output.status.success()) {
             return Some(Self(at.to_owned()));
         }
+        assert!(std::env::var_os("CI").is_none(), "CI must be able to mount a file system");
         #[expect(clippy::print_stdout, reason = "a test that did not run must say so")]
         let () = println!("skipped: this system lets us mount no file system");
         None
@@ -308,6 +309,25 @@ async fn too_few_descriptors_are_told_before_anything_is_sent() {
     assert_eq!(desk.sent(), 0);
     desk.finish(limited("--concurrency 8")).await.ended(0);
     assert_eq!(desk.sent(), 64);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn descriptors_that_run_out_pause_the_run_and_blame_no_job() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+    // A hint of a second: while all wait for it, the limit is taken away.
+    let desk = Desk::new(vec![FaultRule { times: Some(1), ..FaultRule::always(Fault::Http429) }]).await;
+    desk.write("m.jsonl", &manifest(4));
+    let child = desk.command(&["run", "m.jsonl", "--concurrency", "4"]).spawn().expect("starts");
+    desk.requests(4).await;
+    let pid = Pid::from_child(&child);
+    prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(0), maximum: Some(0) }).expect("lowers");
+    desk.finish(child).await.ended(3).says("no more files can be opened").says("ulimit -n");
+    let failed = desk.run(&["jobs", "--state", "failed", "--json"]).await.ended(0);
+    assert!(!failed.out.contains("j0"), "{}", failed.out);
+    desk.run(&["run", "m.jsonl"]).await.ended(0);
+    assert_eq!(fs::read_dir(desk.path("out/m/images")).expect("lists").count(), 4);
 }
 
 #[tokio::test]

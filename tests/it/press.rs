@@ -205,13 +205,18 @@ impl Press {
         attempts.into_iter().map(|attempt| attempt.outcome).collect()
     }
 
-    /// The run ended in order: nothing is left in the spool, every published file is whole and
-    /// as recorded, and the ledger and the simulator tell the same number of requests.
-    pub(crate) async fn check_books(&self) {
+    /// Nothing lies in the spool.
+    pub(crate) fn check_folder_is_clean(&self) {
         let left: Vec<PathBuf> = std::fs::read_dir(self.folder().spool())
             .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
             .unwrap_or_default();
         assert_eq!(left, Vec::<PathBuf>::new(), "left in the spool");
+    }
+
+    /// The run ended in order: nothing is left in the spool, every published file is whole and
+    /// as recorded, and the ledger and the simulator tell the same number of requests.
+    pub(crate) async fn check_books(&self) {
+        self.check_folder_is_clean();
         for row in self.rows().await {
             for output in &row.outputs {
                 let bytes = std::fs::read(self.folder().images().join(&output.name)).expect("published");

@@ -22,6 +22,8 @@ pub(super) struct Embedded {
     /// The one at hand has given bytes.
     begun: bool,
     letters: u64,
+    /// It is no base64: the rest of it is passed over.
+    given_up: bool,
 }
 
 /// What has been seen of the string's beginning.
@@ -36,7 +38,15 @@ enum Head {
 
 impl Embedded {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, head: Head::Body, base64: Base64::new(), images: 0, begun: false, letters: 0 }
+        Self {
+            limits,
+            head: Head::Body,
+            base64: Base64::new(),
+            images: 0,
+            begun: false,
+            letters: 0,
+            given_up: false,
+        }
     }
 
     pub(super) fn buffered_bytes(&self) -> usize {
@@ -57,9 +67,14 @@ impl Embedded {
         if self.images >= self.limits.images_max {
             return Err(DecodeError::too_large("number of images", self.limits.images_max));
         }
-        (self.head, self.begun, self.letters) = (head, false, 0);
+        (self.head, self.begun, self.letters, self.given_up) = (head, false, 0, false);
         self.base64.reset();
         Ok(())
+    }
+
+    /// What has come is no base64, and where its letters end is still to be seen.
+    pub(super) fn give_up(&mut self) {
+        self.given_up = true;
     }
 
     /// Letters of the string, unescaped. The outer error ends the answer, the inner one only
@@ -69,6 +84,9 @@ impl Embedded {
         letters: &[u8],
         sink: &mut impl Sink,
     ) -> Result<Result<(), BadBase64>, DecodeError> {
+        if self.given_up {
+            return Ok(Ok(()));
+        }
         self.letters += letters.len() as u64;
         if self.letters / 4 * 3 > self.limits.image_bytes_max {
             return Err(DecodeError::TooLarge { what: "size of an image", max: self.limits.image_bytes_max });
@@ -111,6 +129,7 @@ impl Embedded {
     /// The string is over. Gives what stands in its place for serde; `None` for an empty one.
     pub(super) fn end(&mut self, sink: &mut impl Sink) -> Result<Option<String>, BadBase64> {
         match self.head {
+            _ if self.given_up => return Err(BadBase64),
             Head::Undecided(seen) => {
                 self.head = Head::Body;
                 self.decode(&DATA_SCHEME[..seen], sink)?;

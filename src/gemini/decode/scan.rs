@@ -341,21 +341,18 @@ impl Scanner {
         if escape.is_open() {
             let letter = escape.push(rest[0]);
             self.mode = Mode::TextImage(if letter.is_some() { Escape::default() } else { escape });
-            if let Some(letter) = letter
-                && (!super::base64::is_base64(letter) || self.image.push(&[letter], sink)?.is_err())
-            {
-                self.end_text_image(sink)?;
-                self.collect(escape.raw())?;
+            match letter {
+                Some(letter) if super::base64::is_base64(letter) => self.text_letters(&[letter], sink)?,
+                Some(_) => {
+                    self.end_text_image(sink)?;
+                    self.collect(escape.raw())?;
+                }
+                None => {}
             }
             return Ok(1);
         }
         let end = rest.iter().position(|&byte| !super::base64::is_base64(byte));
-        let letters = &rest[..end.unwrap_or(rest.len())];
-        let bad = self.image.push(letters, sink)?.is_err();
-        if bad {
-            self.end_text_image(sink)?;
-            return Ok(letters.len());
-        }
+        self.text_letters(&rest[..end.unwrap_or(rest.len())], sink)?;
         let Some(end) = end else { return Ok(rest.len()) };
         if rest[end] == b'\\' {
             self.mode = Mode::TextImage(Escape::open());
@@ -363,6 +360,14 @@ impl Scanner {
         }
         self.end_text_image(sink)?;
         Ok(end)
+    }
+
+    /// What is no base64 is passed over to where its letters end, however they were split.
+    fn text_letters(&mut self, letters: &[u8], sink: &mut impl Sink) -> Result<(), DecodeError> {
+        if self.image.push(letters, sink)?.is_err() {
+            self.image.give_up();
+        }
+        Ok(())
     }
 
     fn end_text_image(&mut self, sink: &mut impl Sink) -> Result<(), DecodeError> {

@@ -204,6 +204,17 @@ fn a_data_url_in_a_text_goes_to_the_sink_and_the_words_around_it_stay() {
 }
 
 #[test]
+fn bad_base64_in_a_text_is_passed_over_to_its_end_at_every_split() {
+    let one_letter_is_missing = format!("data:image/png;base64,{}zg==)", &PIXELS_BASE64[1..]);
+    let outcome = check(
+        format!(r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{one_letter_is_missing}"}}]}}}}]}}"#)
+            .as_bytes(),
+    );
+    assert_eq!(outcome.error, None);
+    assert!(outcome.chunks[0].contains(r#""data:image/png;base64,)""#), "{outcome:?}");
+}
+
+#[test]
 fn odd_but_seen_shapes_are_not_fatal() {
     for body in [
         r#"{"candidates":null,"promptFeedback":null,"usageMetadata":null}"#,

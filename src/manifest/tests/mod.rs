@@ -1,6 +1,7 @@
 //! Whole manifests in, jobs or diagnostics out.
 
 mod formats;
+mod fuzz;
 mod rules;
 mod traps;
 

@@ -11,6 +11,7 @@ use super::engine::{self, Session};
 use super::fault::{BUSY_WAIT, Doing, get, located};
 use super::{SqliteQueue, migrate, stage};
 use crate::job::{Clock, CrashPoint, Provider, crash_point};
+use crate::platform;
 use crate::queue::QueueError;
 
 /// Connections that only read.
@@ -124,6 +125,10 @@ async fn open(options: OpenOptions) -> Result<SqliteQueue, QueueError> {
     }
     if access == Access::ReadOnly {
         return look_at(path, &identity, clock).await;
+    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    if let Some(kind) = platform::network_file_system(folder) {
+        return Err(QueueError::NetworkDisk { folder: folder.display().to_string(), kind });
     }
     let synchronous = match synchronous {
         Synchronous::Full => SqliteSynchronous::Full,

@@ -13,7 +13,7 @@ use crate::job::{Clock, Provider, SystemClock};
 use crate::queue::conformance::{Bench, conformance_suite};
 use crate::queue::{LoadPolicy, NewJob, Queue, QueueError, Scope};
 
-use super::{claim, names, publish, settle, stage};
+use super::{claim, migrate, names, publish, settle, stage};
 
 struct Folder(TempDir);
 
@@ -282,4 +282,13 @@ async fn a_lock_of_another_program_is_waited_for_then_told_and_nothing_is_lost()
     assert!(error.to_string().contains("end that program or try later"), "{error}");
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
     assert_eq!(queue.apply_load(LoadPolicy::default()).await.unwrap().new, 1);
+}
+
+/// What a disk is like that has no shared memory for the log: SQLite answers with another mode.
+#[tokio::test]
+async fn a_disk_that_keeps_no_log_is_refused() {
+    let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+    let error = migrate::use_wal(&mut conn, Path::new("far/queue.db")).await.unwrap_err();
+    assert!(matches!(&error, QueueError::NoWal { path } if path == "far/queue.db"), "{error}");
+    assert!(error.to_string().contains("use a folder on a local disk with -o"), "{error}");
 }
