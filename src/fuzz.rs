@@ -2,8 +2,8 @@
 //! mostly, so that what is behind the first syntax error is reached too.
 //!
 //! A run is bounded and the same each time. `NIGHTPRESS_FUZZ_CASES=100000 cargo test fuzz` looks
-//! further, from another seed each time; what it finds is printed, smallest first, and belongs into
-//! `tests/corpus/` with the fix.
+//! further, `NIGHTPRESS_SEED=n` elsewhere; what is found is printed, made as small as it goes, and
+//! belongs into `tests/corpus/` with the fix.
 
 use std::fs;
 use std::path::Path;
@@ -21,9 +21,9 @@ const CHANGES_MAX: usize = 6;
 
 /// How long a fuzzing test goes on.
 pub(crate) fn config() -> ProptestConfig {
-    let asked = std::env::var("NIGHTPRESS_FUZZ_CASES").ok().and_then(|n| n.parse().ok());
-    let rng_seed = if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(20_261_121) };
-    let cases = asked.unwrap_or(CASES);
+    let from_env = |name| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let cases = from_env("NIGHTPRESS_FUZZ_CASES").map_or(CASES, |n| u32::try_from(n).unwrap_or(u32::MAX));
+    let rng_seed = RngSeed::Fixed(from_env("NIGHTPRESS_SEED").unwrap_or(1));
     ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
 }
 
