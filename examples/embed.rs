@@ -115,6 +115,7 @@ fn new_job(prompt: &str, ordinal: u64, prices: &PriceTable) -> Result<NewJob, Bo
             output: name.parse()?,
             ordinal,
             spec,
+            fallback_models: vec![],
             stream: true,
             tags: [].into(),
             priority: 0,

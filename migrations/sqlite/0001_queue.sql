@@ -32,12 +32,40 @@ CREATE TABLE worker (
 ) STRICT;
 
 CREATE TABLE lane (
-    lane     INTEGER PRIMARY KEY,
-    provider TEXT NOT NULL,
-    model    TEXT NOT NULL,
-    key_id   TEXT NOT NULL,
+    lane          INTEGER PRIMARY KEY,
+    provider      TEXT NOT NULL,
+    model         TEXT NOT NULL,
+    key_id        TEXT NOT NULL,
+    -- What was found out about its limit, so that the next run begins near it; NULL: nothing yet.
+    per_minute    REAL,
+    limit_source  TEXT CHECK (limit_source IN ('stated', 'learned')),
+    confidence    INTEGER,
+    in_flight_max INTEGER,
+    learned_at    INTEGER,
     UNIQUE (provider, model, key_id)
 ) STRICT;
+
+-- How a worker's lanes are doing, for `status`. Replaced with each heartbeat, gone with the worker.
+CREATE TABLE lane_state (
+    worker       INTEGER NOT NULL REFERENCES worker,
+    lane         INTEGER NOT NULL REFERENCES lane,
+    sent_minute  INTEGER NOT NULL,     -- requests in the last 60 s
+    per_minute   REAL,                 -- the believed limit; NULL: none is known yet
+    limit_source TEXT NOT NULL CHECK (limit_source IN ('given', 'stated', 'learned', 'unknown')),
+    in_flight    INTEGER NOT NULL,
+    in_flight_max INTEGER NOT NULL,
+    opens_at     INTEGER,              -- NULL: open
+    why          TEXT,
+    PRIMARY KEY (worker, lane)
+) STRICT, WITHOUT ROWID;
+
+-- Which models may stand in for which, for some job at least; only ever grows.
+CREATE TABLE stand_in (
+    batch    INTEGER NOT NULL REFERENCES batch,
+    model    TEXT NOT NULL,
+    fallback TEXT NOT NULL,
+    PRIMARY KEY (batch, model, fallback)
+) STRICT, WITHOUT ROWID;
 
 -- Numbers that never repeat, whatever is deleted or restored.
 CREATE TABLE sequence (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -59,6 +87,7 @@ CREATE TABLE job (
     snoozed_at   INTEGER NOT NULL DEFAULT 0, -- when that was decided: if it lies ahead, the clock went back
     priority     INTEGER NOT NULL DEFAULT 0,
     model        TEXT NOT NULL,            -- of the present revision: the lane is chosen by it
+    fallbacks    TEXT,                     -- JSON array of models that may stand in for it; NULL without any
     revision     INTEGER NOT NULL,         -- number of the present revision, from 1
     reservation  INTEGER,                  -- NULL: no known price
     estimate     INTEGER,
@@ -80,6 +109,9 @@ CREATE TABLE job (
 -- A claim reads the head of job_ready and never sees a snoozed job; what has become due is
 -- promoted from job_snoozed first.
 CREATE INDEX job_ready   ON job (batch, model, turn, priority DESC, ordinal) WHERE state = 'pending' AND ready = 1;
+-- For lanes that stand in for another model.
+CREATE INDEX job_ready_elsewhere ON job (batch, model, turn, priority DESC, ordinal)
+    WHERE state = 'pending' AND ready = 1 AND fallbacks IS NOT NULL;
 CREATE INDEX job_snoozed ON job (available_at) WHERE state = 'pending' AND ready = 0;
 CREATE INDEX job_snoozed_at ON job (snoozed_at) WHERE state = 'pending' AND ready = 0;
 CREATE INDEX job_leased  ON job (worker) WHERE state = 'running';

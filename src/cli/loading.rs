@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::settings::LoadSettings;
 use super::terminal::Terminal;
 use super::text;
-use crate::job::{Clock, CrashPoint, Job, Micros, PriceTable, crash_point, printable};
+use crate::job::{Clock, CrashPoint, Job, Micros, PriceTable, Spec, crash_point, printable};
 use crate::manifest::{self, DigestCache, ManifestError, ReadOptions, Source};
 use crate::output::{PublishError, Published, RunFolder, rename_published};
 use crate::queue::{LoadDiff, NewJob, OutputMove, Queue};
@@ -149,14 +149,12 @@ impl Loader {
 
 impl Contents {
     fn add(&mut self, job: &Job, prices: &PriceTable) {
-        let model = &job.spec.model;
-        if let Some(n) = self.models.get_mut(model.as_str()) {
-            *n += 1;
-            return;
-        }
-        self.models.insert(model.as_str().to_owned(), 1);
-        if prices.get(model).is_none() {
-            self.unpriced.push(model.as_str().to_owned());
+        *self.models.entry(job.spec.model.as_str().to_owned()).or_default() += 1;
+        for model in job.fallback_models.iter().chain([&job.spec.model]) {
+            let is_known = self.unpriced.iter().any(|known| known == model.as_str());
+            if prices.get(model).is_none() && !is_known {
+                self.unpriced.push(model.as_str().to_owned());
+            }
         }
     }
 
@@ -173,9 +171,14 @@ impl Contents {
     }
 }
 
+/// Sets aside what the dearest of the job's models would cost; it is expected to be its own.
 fn priced(job: Job, prices: &PriceTable) -> NewJob {
-    let (reservation, estimate) = (prices.reservation(&job.spec), prices.estimate(&job.spec));
-    NewJob { job, reservation, estimate }
+    let others = job.fallback_models.iter().map(|model| {
+        let spec = Spec { model: model.clone(), ..job.spec.clone() };
+        prices.reservation(&spec)
+    });
+    let reservation = others.fold(prices.reservation(&job.spec), |most, other| Some(most?.max(other?)));
+    NewJob { reservation, estimate: prices.estimate(&job.spec), job }
 }
 
 fn read_stdin() -> Result<Arc<[u8]>> {

@@ -17,6 +17,9 @@ pub struct Job {
     pub ordinal: u64,
     /// What is asked of the API.
     pub spec: Spec,
+    /// Models that may stand in while the spec's own is parked or overloaded, the best first. Who
+    /// made a picture is in the ledger; that another one may is no part of the description.
+    pub fallback_models: Vec<ModelName>,
     /// Whether the answer is streamed. How an answer travels does not change what it is.
     pub stream: bool,
     /// Where its first image goes below `images/`, without extension.

@@ -101,6 +101,8 @@ impl JobBuilder {
             advice::on_references(references, model, model_at.unwrap_or(at.job), out);
         }
 
+        let fallback_models = self.fallback_models(fields.fallback_models, &model, at, out);
+
         let mut values = values?;
         let spec = Spec {
             prompt: prompt?,
@@ -122,6 +124,7 @@ impl JobBuilder {
         Ok(Job {
             name,
             ordinal: u64::from(at.number - 1),
+            fallback_models: fallback_models?,
             stream: fields.stream.checked()?.unwrap_or_else(|| spec.model.streams_by_default()),
             spec,
             output,
@@ -159,6 +162,27 @@ impl JobBuilder {
         };
         advice::on_model(&model, self.settings.today, at.unwrap_or(Location::START), out);
         Ok((model, at))
+    }
+
+    /// Models that stand in, each once and none of them the job's own.
+    fn fallback_models(
+        &self,
+        models: Field<Vec<ModelName>>,
+        own: &Result<PlacedModel, Reported>,
+        job: Places,
+        out: &mut Collector,
+    ) -> Result<Vec<ModelName>, Reported> {
+        let at = models.place_or(job.job);
+        let mut others = Vec::new();
+        for model in models.checked()?.unwrap_or_default() {
+            advice::on_model(&model, self.settings.today, at, out);
+            // From the defaults, the list names the model of some jobs: no mistake.
+            let is_own = own.as_ref().is_ok_and(|(own, _)| *own == model);
+            if !is_own && !others.contains(&model) {
+                others.push(model);
+            }
+        }
+        Ok(others)
     }
 
     /// A ratio or a size: an open string that is warned of when no page knows it.

@@ -142,10 +142,13 @@ fn row<'a>(rows: &'a Rows<'_>, columns: &'a [Column]) -> Node<'a> {
         match column {
             Column::Key("references") => {
                 references_at.get_or_insert(cell.at);
-                let paths = text.split(';').map(str::trim).filter(|path| !path.is_empty());
-                references
-                    .extend(paths.map(|path| Node::scalar(cell.at, Cow::Owned(path.to_owned()), Kind::Text)));
+                references.extend(items(&text, cell.at));
             }
+            Column::Key("fallback_models") => entries.push(Entry {
+                key: Cow::Borrowed("fallback_models"),
+                key_at: cell.at,
+                value: Node { at: cell.at, value: Value::List(items(&text, cell.at)) },
+            }),
             Column::Key(key) => entries.push(entry(key, text, Kind::Cell)),
             Column::Reference(n) => {
                 references_at.get_or_insert(cell.at);
@@ -165,6 +168,12 @@ fn row<'a>(rows: &'a Rows<'_>, columns: &'a [Column]) -> Node<'a> {
         entries.push(Entry { key: Cow::Borrowed(TAG_COLUMNS), key_at: rows.at(), value });
     }
     Node { at: rows.at(), value: Value::Map(entries) }
+}
+
+/// The parts of a cell that holds several, separated by semicolons.
+fn items<'a>(cell: &str, at: Location) -> Vec<Node<'a>> {
+    let items = cell.split(';').map(str::trim).filter(|item| !item.is_empty());
+    items.map(|item| Node::scalar(at, Cow::Owned(item.to_owned()), Kind::Text)).collect()
 }
 
 /// The key under which the columns that are no job key reach the checks; a `tags` column, with

@@ -19,10 +19,13 @@ use super::raw::{Entry, Kind, Node, Scalar, Value};
 use super::reference::DigestCache;
 use super::suggest::nearest;
 use super::value::to_json;
-use crate::job::{Modalities, Reference};
+use crate::job::{Modalities, ModelName, Reference};
 
 /// Reference images of one job. The largest model takes 14; this only bounds the work.
 const REFERENCES_MAX: usize = 100;
+
+/// Models that may stand in for a job's own. There are five; this only bounds the work.
+const FALLBACKS_MAX: usize = 16;
 
 /// Tags of one job: each becomes a part of a cell in the report.
 const TAGS_MAX: usize = 200;
@@ -69,6 +72,7 @@ impl KeyReader<'_> {
                 "prompt" => fields.prompt = Field::new(self.prompt(node), at),
                 "references" => fields.references = Field::new(self.references(node), at),
                 "model" => fields.model = Field::new(self.parsed(key, node), at),
+                "fallback_models" => fields.fallback_models = Field::new(self.fallback_models(node), at),
                 "aspect_ratio" => fields.aspect_ratio = Field::new(self.short_text(key, node), at),
                 "image_size" => fields.image_size = Field::new(self.short_text(key, node), at),
                 "modalities" => fields.modalities = Field::new(self.modalities(&node), at),
@@ -200,6 +204,22 @@ impl KeyReader<'_> {
         // All of them are looked at, so that every missing file is reported.
         let references: Vec<_> = nodes.into_iter().map(|node| self.reference(node)).collect();
         references.into_iter().collect()
+    }
+
+    fn fallback_models(&mut self, node: Node<'_>) -> Option<Vec<ModelName>> {
+        let at = node.at;
+        let Value::List(nodes) = node.value else {
+            let found = node.value.describe();
+            self.out.error(at, format!("`fallback_models` must be a list of models, found {found}"));
+            return None;
+        };
+        if nodes.len() > FALLBACKS_MAX {
+            let found = nodes.len();
+            self.out.error(at, format!("{found} fallback models; a job may have {FALLBACKS_MAX}"));
+            return None;
+        }
+        let models: Vec<_> = nodes.into_iter().map(|node| self.parsed("fallback_models", node)).collect();
+        models.into_iter().collect()
     }
 
     fn reference(&mut self, node: Node<'_>) -> Option<Reference> {

@@ -1,6 +1,7 @@
 //! The suite that every engine must pass: the sentences of the contract as tests, over handles
 //! that a [`Bench`] opens. An engine calls [`conformance_suite!`] with its bench.
 
+pub(in crate::queue) mod lanes;
 pub(in crate::queue) mod loading;
 pub(in crate::queue) mod numbers;
 pub(in crate::queue) mod publishing;
@@ -53,6 +54,11 @@ macro_rules! conformance_suite {
                 a_dropped_future_tears_nothing
                 one_failure_does_not_undo_its_neighbours
                 a_closed_queue_says_so;
+            lanes:
+                what_was_learned_about_a_lane_is_there_for_the_next_run
+                lanes_are_shown_while_their_worker_lives
+                a_lane_that_stands_in_takes_only_jobs_that_allow_it
+                a_load_may_change_who_stands_in;
             publishing:
                 a_job_succeeds_when_its_files_stand
                 names_are_never_shared

@@ -19,6 +19,7 @@
 //! means. It keeps the counts that those decisions need.
 
 mod error;
+mod lane;
 mod load;
 mod read;
 pub mod sqlite;
@@ -30,17 +31,18 @@ mod conformance;
 use async_trait::async_trait;
 
 pub use error::QueueError;
+pub use lane::{KnownLimit, LaneKey, LaneNote, LaneRow, LaneState, LaneStateRow, LimitSource, ModelLeft};
 pub use load::{LoadDiff, LoadPolicy, NewJob};
 pub use read::{
     AttemptRow, BatchRow, Cursor, JobFilter, JobRow, Left, OutputRow, RunRow, Selection, Tally, WorkerRow,
 };
 pub use work::{
     AttemptFacts, Beat, Claim, ClaimRequest, Claimed, Company, Counters, LOST_ALONE_MAX, LOST_UNTIL_ALONE,
-    LaneKey, LostPolicy, Next, OldOutput, OutputKind, OutputMove, OutputStatus, PlannedOutput, Publication,
+    LostPolicy, Next, OldOutput, OutputKind, OutputMove, OutputStatus, Permits, PlannedOutput, Publication,
     Rescued, RunStart, Scope, Settlement, WorkerStart,
 };
 
-use crate::job::{AttemptId, Epoch, JobId, JobName, LaneId, Micros, OutputId, RunId, Timestamp, WorkerId};
+use crate::job::{AttemptId, Epoch, JobId, JobName, Micros, OutputId, RunId, Timestamp, WorkerId};
 use crate::manifest::DigestEntry;
 
 /// The durable queue of one batch. See the module's contract.
@@ -91,15 +93,25 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// stays listed to be rescued, and what lies in its spool folder is still wanted.
     async fn retire_worker(&self, worker: WorkerId) -> Result<bool, QueueError>;
 
-    /// The lane of (provider, model, key), created when it is new.
-    async fn lane(&self, key: &LaneKey) -> Result<LaneId, QueueError>;
+    /// The lane of (provider, model, key), created when it is new, with what was last noted about its
+    /// limit.
+    async fn lane(&self, key: &LaneKey) -> Result<LaneRow, QueueError>;
 
-    /// Models that have jobs in `scope` which are neither final nor held, in no particular order.
-    async fn models_left(&self, scope: &Scope) -> Result<Vec<String>, QueueError>;
+    /// Keeps what a worker found out about its lanes, and how they are doing until it notes something
+    /// else or ends.
+    async fn note_lanes(&self, worker: WorkerId, notes: Vec<LaneNote>) -> Result<(), QueueError>;
+
+    /// How the lanes of the workers are doing that have not ended, by model and key.
+    async fn lane_states(&self) -> Result<Vec<LaneStateRow>, QueueError>;
+
+    /// Models that have jobs in `scope` which are neither final nor held, each once, in no particular
+    /// order.
+    async fn models_left(&self, scope: &Scope) -> Result<Vec<ModelLeft>, QueueError>;
 
     /// Leases due jobs to a worker and writes their attempts, in one commit.
     ///
-    /// Of each lane's model at most as many as it has permits; untried jobs before those with a
+    /// Of each lane's model, or of the model that it stands in for, at most as many as it has permits;
+    /// untried jobs before those with a
     /// lost attempt, then higher priority, then manifest order. With a cap, a job whose
     /// reservation would lift the batch's `at most` above it is not claimed and
     /// [`Claimed::capped`] is set. A job that was lost [`LOST_UNTIL_ALONE`] times is handed out only to

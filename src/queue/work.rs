@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::job::state::text_enum;
 use crate::job::{
     AttemptId, AttemptOutcome, Digest, Epoch, JobId, JobName, LaneId, MediaType, Micros, ModelName, OutputId,
-    OutputName, Provider, RunId, Spec, Timestamp, Usage, WorkerId,
+    OutputName, RunId, Spec, Timestamp, Usage, WorkerId,
 };
 
 /// One start of the program.
@@ -28,17 +28,6 @@ pub struct WorkerStart {
     pub host: String,
     /// For people only; never used to decide whether it lives.
     pub pid: u32,
-}
-
-/// What makes a lane.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct LaneKey {
-    /// Whom it goes to.
-    pub provider: Provider,
-    /// The model.
-    pub model: ModelName,
-    /// Short keyed hash of the key; never the key.
-    pub key_id: String,
 }
 
 /// Which jobs a run works on: a pilot leaves the rest pending.
@@ -68,6 +57,26 @@ pub enum Company {
     Alone,
 }
 
+/// How many jobs one lane may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permits {
+    /// The lane.
+    pub lane: LaneId,
+    /// At most so many.
+    pub count: u32,
+    /// Jobs of another model, which name the lane's as one that may stand in; `None`: jobs of the lane's
+    /// own model.
+    pub instead_of: Option<ModelName>,
+}
+
+impl Permits {
+    /// For jobs of the lane's own model.
+    #[must_use]
+    pub const fn own(lane: LaneId, count: u32) -> Self {
+        Self { lane, count, instead_of: None }
+    }
+}
+
 /// Asks for jobs.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
@@ -75,8 +84,8 @@ pub struct ClaimRequest {
     pub worker: WorkerId,
     /// In which run.
     pub run: RunId,
-    /// How many of which lane.
-    pub permits: Vec<(LaneId, u32)>,
+    /// How many of which lane; earlier ones are served first.
+    pub permits: Vec<Permits>,
     /// Which jobs.
     pub scope: Scope,
     /// The most that the batch may cost.
@@ -107,7 +116,7 @@ pub struct Claim {
     pub attempt: AttemptId,
     /// The lane that pays for it.
     pub lane: LaneId,
-    /// What is asked.
+    /// What is asked, of the lane's model.
     pub spec: Spec,
     /// Whether the answer is streamed.
     pub stream: bool,

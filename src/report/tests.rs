@@ -11,8 +11,8 @@ use crate::job::{
 };
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{
-    AttemptFacts, Claim, ClaimRequest, Company, LaneKey, LoadPolicy, NewJob, Next, PlannedOutput, RunStart,
-    Scope, Settlement, WorkerStart,
+    AttemptFacts, Claim, ClaimRequest, Company, LaneKey, LoadPolicy, NewJob, Next, Permits, PlannedOutput,
+    RunStart, Scope, Settlement, WorkerStart,
 };
 
 /// 2026-11-19T23:04:05.000Z
@@ -38,6 +38,7 @@ fn job(ordinal: u64, name: &str, prompt: &str) -> NewJob {
         name: name.parse().expect("an id"),
         ordinal,
         spec,
+        fallback_models: vec![],
         stream: true,
         output: name.parse().expect("a name"),
         tags: [("note".to_owned(), "=1+1, \"quoted\"".to_owned())].into(),
@@ -78,8 +79,8 @@ impl Fixture {
         let worker = self.queue.register_worker(start).await.expect("registers");
         let model = ModelName::default_model();
         let key = LaneKey { provider: Provider::Anyfast, model, key_id: "0123abcd".to_owned() };
-        let lane = self.queue.lane(&key).await.expect("lane");
-        let permits = vec![(lane, n)];
+        let lane = self.queue.lane(&key).await.expect("lane").lane;
+        let permits = vec![Permits::own(lane, n)];
         let request = ClaimRequest {
             worker,
             run,

@@ -26,7 +26,7 @@ use crate::job::{
 };
 use crate::output::PublishError;
 use crate::pacing::Ticket;
-use crate::queue::{Claim, ClaimRequest, Company, Settlement};
+use crate::queue::{Claim, ClaimRequest, Company, Permits, Settlement};
 
 /// How often the worker says that it lives, hears of cancellations and looks for dead neighbours.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -276,7 +276,7 @@ impl<'a> Dispatcher<'a> {
         let request = ClaimRequest {
             worker: self.worker,
             run: self.run,
-            permits: permits.clone(),
+            permits: permits.iter().map(|(lane, count)| Permits::own(*lane, *count)).collect(),
             scope: self.work.config.scope.clone(),
             cost_max: self.work.config.cost_max,
             company,

@@ -7,7 +7,7 @@ use super::rescue::Blocked;
 use super::{Ending, Stop, Work, WorkError};
 use crate::job::Timestamp;
 use crate::pacing::Why;
-use crate::queue::Left;
+use crate::queue::{Left, ModelLeft};
 
 /// Nothing of ours runs and nothing could be started: whether that is the end. `capped` says
 /// that jobs were left because of the cap on cost.
@@ -41,7 +41,7 @@ pub(super) async fn when_idle(
 }
 
 /// Jobs of these models are left: whether any lane will take one before long.
-fn when_lanes_are_shut(work: &Work, lanes: &Lanes, models: &[String]) -> Option<Ending> {
+fn when_lanes_are_shut(work: &Work, lanes: &Lanes, models: &[ModelLeft]) -> Option<Ending> {
     let now = Instant::now();
     let mut stopped = None;
     let mut parked: Option<(Instant, String)> = None;

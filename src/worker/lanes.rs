@@ -11,7 +11,7 @@ use crate::gemini::fault::{Fault, FaultClass};
 use crate::gemini::hint::QuotaPeriod;
 use crate::job::{LaneId, ModelName, Timestamp};
 use crate::pacing::{Closed, Lane, LaneLimits, Ticket, daily_quota_reset};
-use crate::queue::LaneKey;
+use crate::queue::{LaneKey, ModelLeft};
 
 /// How long a lane is parked when a quota is used up for long and nobody says until when.
 const PARKED_FOR: Duration = Duration::from_secs(60 * 60);
@@ -60,7 +60,7 @@ impl Lanes {
 
     /// Brings the lanes in line with the models that have work left.
     pub(super) async fn refresh(&mut self, work: &Work) -> Result<(), WorkError> {
-        for model in work.queue.models_left(&work.config.scope).await? {
+        for ModelLeft { model, .. } in work.queue.models_left(&work.config.scope).await? {
             if self.all.iter().any(|lane| lane.model.as_str() == model) {
                 continue;
             }
@@ -71,7 +71,7 @@ impl Lanes {
                 model: model.clone(),
                 key_id: work.client.endpoint().key.id(),
             };
-            let id = work.queue.lane(&key).await?;
+            let id = work.queue.lane(&key).await?.lane;
             let lane = Lane::new(LaneLimits { per_minute: work.config.per_minute_of(&model) });
             self.all.push(RunLane { id, model, lane, dry: false, stopped: None });
         }
@@ -175,8 +175,8 @@ impl Lanes {
     }
 
     /// Lanes of models that still have work.
-    pub(super) fn of<'a>(&'a self, models: &'a [String]) -> impl Iterator<Item = &'a RunLane> {
-        self.all.iter().filter(|lane| models.iter().any(|model| model == lane.model.as_str()))
+    pub(super) fn of<'a>(&'a self, models: &'a [ModelLeft]) -> impl Iterator<Item = &'a RunLane> {
+        self.all.iter().filter(|lane| models.iter().any(|left| left.model == lane.model.as_str()))
     }
 
     fn by_id(&mut self, id: LaneId) -> Option<&mut RunLane> {

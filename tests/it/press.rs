@@ -73,6 +73,7 @@ pub(crate) fn job(name: &str, prompt: &str) -> Job {
         name: name.parse().expect("a legal id"),
         ordinal: 0,
         spec: Spec::new(prompt, ModelName::default_model()),
+        fallback_models: vec![],
         stream: true,
         output: name.parse().expect("a legal name"),
         tags: [].into(),

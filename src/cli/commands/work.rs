@@ -50,7 +50,11 @@ async fn check_cap(queue: &dyn Queue, settings: &Settings) -> Result<()> {
     if settings.send.cost_max.is_none() {
         return Ok(());
     }
-    let mut unpriced = queue.models_left(&settings.send.scope).await?;
+    let left = queue.models_left(&settings.send.scope).await?;
+    let mut unpriced: Vec<String> =
+        left.into_iter().flat_map(|left| left.fallbacks.into_iter().chain([left.model])).collect();
+    unpriced.sort();
+    unpriced.dedup();
     unpriced.retain(|model| model.parse().is_ok_and(|model| settings.load.prices.get(&model).is_none()));
     if unpriced.is_empty() {
         // A price that came after the load is not in what was set aside then.

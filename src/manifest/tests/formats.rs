@@ -49,7 +49,7 @@ fn a_jsonl_header_sets_up_the_lines_below_it() {
         "x.jsonl:1:13: this program reads `version: 1`, found the number `2`\n\
          x.jsonl:1:24: JSONL has no `jobs`: each job is a line of its own\n\
          x.jsonl:3:1: this job has no `prompt`\n\
-         x.jsonl:3:2: unknown key `version`; known keys are id, prompt, references, model, aspect_ratio, image_size, modalities, stream, output, tags, priority, extra, template"
+         x.jsonl:3:2: unknown key `version`; known keys are id, prompt, references, model, fallback_models, aspect_ratio, image_size, modalities, stream, output, tags, priority, extra, template"
     );
     let job = fixture.read("x.jsonl", "{\"version\": 1, \"prompt\": \"a\"}\n");
     assert!(job.errors.starts_with("x.jsonl:1:2: unknown key `version`"), "{job:?}");

@@ -294,3 +294,27 @@ fn nothing_is_handed_on_after_an_error() {
     assert_eq!(outcome.jobs.len(), 1);
     assert_eq!(outcome.errors, "x.jsonl:2:11: the prompt is empty");
 }
+
+#[test]
+fn models_that_stand_in_are_a_list_without_the_jobs_own() {
+    let fixture = Fixture::new();
+    let check = |name: &str, text: &str, expect: &[&str]| {
+        let outcome = fixture.read(name, text);
+        let found: Vec<_> = outcome.job().fallback_models.iter().map(ModelName::as_str).collect();
+        assert_eq!(found, expect, "{text}");
+    };
+    check("x.jsonl", r#"{"prompt": "a"}"#, &[]);
+    check(
+        "x.yaml",
+        "version: 1\ndefaults: { fallback_models: [gemini-3.1-flash-image, gemini-2.5-flash-image] }\n\
+         jobs: [{ prompt: a, model: gemini-2.5-flash-image }]\n",
+        &["gemini-3.1-flash-image"],
+    );
+    check(
+        "x.csv",
+        "prompt,fallback_models\na,gemini-3-pro-image; gemini-2.5-flash-image;gemini-3-pro-image\n",
+        &["gemini-3-pro-image", "gemini-2.5-flash-image"],
+    );
+    check_job("prompt: a\nfallback_models: gemini-3-pro-image", "`fallback_models` must be a list of models");
+    check_job("prompt: a\nfallback_models: [no such/model]", "`fallback_models`");
+}

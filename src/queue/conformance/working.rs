@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::job::{AttemptOutcome, JobState, Micros, Timestamp};
-use crate::queue::{Claim, Counters, Left, LostPolicy, Next, QueueError, Scope, Selection};
+use crate::queue::{Claim, Counters, Left, LostPolicy, Next, Permits, QueueError, Scope, Selection};
 
 use super::world::{Bench, RESERVED, World, job, jobs, key, lost, named, picture, settlement, stale};
 
@@ -85,18 +85,19 @@ pub(in crate::queue) async fn lanes_and_permits_are_respected(bench: &dyn Bench)
     list[1].job.spec.model = "other".parse().unwrap();
     list[3].job.spec.model = "other".parse().unwrap();
     world.load(list).await;
-    let other = world.queue.lane(&key("other")).await.unwrap();
-    assert_eq!(world.queue.lane(&key("other")).await.unwrap(), other);
-    let mut models = world.queue.models_left(&Scope::default()).await.unwrap();
-    models.sort();
+    let other = world.queue.lane(&key("other")).await.unwrap().lane;
+    assert_eq!(world.queue.lane(&key("other")).await.unwrap().lane, other);
+    let models = world.queue.models_left(&Scope::default()).await.unwrap();
+    let mut models: Vec<&str> = models.iter().map(|left| left.model.as_str()).collect();
+    models.sort_unstable();
     assert_eq!(models, ["gemini-3.1-flash-image", "other"]);
     let mut request = world.request(0);
-    request.permits.push((other, 1));
+    request.permits.push(Permits::own(other, 1));
     let claims = world.claim_with(request).await.claims;
     assert_eq!(claims.len(), 1);
     assert_eq!((claims[0].name.as_str(), claims[0].lane), ("b", other));
     let mut request = world.request(9);
-    request.permits.push((other, 9));
+    request.permits.push(Permits::own(other, 9));
     assert_eq!(world.claim_with(request).await.claims.len(), 3);
 }
 

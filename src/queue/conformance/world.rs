@@ -12,8 +12,8 @@ use crate::job::{
 };
 use crate::queue::{
     AttemptFacts, Claim, ClaimRequest, Claimed, Company, JobFilter, JobRow, LaneKey, LoadDiff, LoadPolicy,
-    NewJob, Next, PlannedOutput, Publication, Queue, QueueError, RunStart, Scope, Selection, Settlement,
-    WorkerStart,
+    NewJob, Next, Permits, PlannedOutput, Publication, Queue, QueueError, RunStart, Scope, Selection,
+    Settlement, WorkerStart,
 };
 
 /// Opens handles on one queue that is thrown away afterwards.
@@ -41,6 +41,7 @@ pub(in crate::queue) fn job(name: &str, ordinal: u64) -> NewJob {
             name: name.parse().unwrap(),
             ordinal,
             spec: Spec::new(format!("a picture of {name}"), ModelName::default_model()),
+            fallback_models: vec![],
             stream: true,
             output: name.parse().unwrap(),
             tags: BTreeMap::new(),
@@ -95,7 +96,7 @@ impl World {
         let start = RunStart { command: "run".to_owned(), version: "0".to_owned() };
         let run = queue.start_run(start).await.unwrap();
         let worker = queue.register_worker(worker_start(run)).await.unwrap();
-        let lane = queue.lane(&key("gemini-3.1-flash-image")).await.unwrap();
+        let lane = queue.lane(&key("gemini-3.1-flash-image")).await.unwrap().lane;
         Self { queue, clock, run, worker, lane }
     }
 
@@ -115,7 +116,7 @@ impl World {
         ClaimRequest {
             worker: self.worker,
             run: self.run,
-            permits: vec![(self.lane, permits)],
+            permits: vec![Permits::own(self.lane, permits)],
             scope: Scope::default(),
             cost_max: None,
             company: Company::Shared,

@@ -7,7 +7,7 @@ use super::engine::Session;
 use super::fault::{Doing, count, get, narrow, parsed};
 use super::stage;
 use crate::job::{AttemptId, CrashPoint, Epoch, JobId, LaneId, Micros, Reference, WorkerId, crash_point};
-use crate::queue::{Claim, ClaimRequest, Claimed, Company, Counters, QueueError};
+use crate::queue::{Claim, ClaimRequest, Claimed, Company, Counters, Permits, QueueError};
 
 /// `job.turn` of a job that runs alone.
 const TURN_ALONE: i64 = 2;
@@ -25,6 +25,23 @@ UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND snoozed_at > 
 pub(super) const DUE: &str = "
 SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_ready
 WHERE batch = $1 AND model = (SELECT model FROM lane WHERE lane = $2) AND state = 'pending' AND ready = 1
+  AND turn BETWEEN $5 AND $6 AND ($4 IS NULL OR name GLOB $4)
+ORDER BY turn, priority DESC, ordinal LIMIT $3";
+
+/// As [`DUE`] for a lane that stands in for the model $7: jobs that name its own among their fallbacks.
+pub(super) const DUE_ELSEWHERE: &str = "
+SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_ready_elsewhere
+WHERE batch = $1 AND model = $7 AND state = 'pending' AND ready = 1 AND fallbacks IS NOT NULL
+  AND (SELECT model FROM lane WHERE lane = $2) IN (SELECT value FROM json_each(fallbacks))
+  AND turn BETWEEN $5 AND $6 AND ($4 IS NULL OR name GLOB $4)
+ORDER BY turn, priority DESC, ordinal LIMIT $3";
+
+/// As [`DUE_ELSEWHERE`] for a pilot of the first $8 jobs.
+pub(super) const DUE_ELSEWHERE_FIRST: &str = "
+SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_listed
+WHERE batch = $1 AND in_manifest = 1 AND ordinal < $8
+  AND model = $7 AND state = 'pending' AND ready = 1 AND fallbacks IS NOT NULL
+  AND (SELECT model FROM lane WHERE lane = $2) IN (SELECT value FROM json_each(fallbacks))
   AND turn BETWEEN $5 AND $6 AND ($4 IS NULL OR name GLOB $4)
 ORDER BY turn, priority DESC, ordinal LIMIT $3";
 
@@ -55,9 +72,11 @@ FROM json_each($1) e WHERE job.job = e.value";
 /// $1 JSON array of jobs.
 pub(super) const COLD: &str = "
 SELECT j.job, j.name, j.epoch, j.attempt, j.transient, j.no_image, j.lost, j.reservation,
-       d.output, d.stream, r.spec, a.lane, a.alone
+       d.output, d.stream, r.spec, a.lane, l.model, a.alone
 FROM json_each($1) e CROSS JOIN job j CROSS JOIN job_detail d CROSS JOIN revision r CROSS JOIN attempt a
+     CROSS JOIN lane l
 WHERE j.job = e.value AND d.job = j.job AND r.job = j.job AND r.n = j.revision AND a.attempt = j.attempt
+  AND l.lane = a.lane
 ORDER BY e.key";
 
 /// $1 JSON array of jobs.
@@ -117,13 +136,14 @@ pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Resul
     let mut purse = Purse::open(session, request.cost_max).await?;
     let mut claimed = Claimed::default();
     let mut all = Vec::new();
-    for (lane, permits) in &request.permits {
-        let permits = match request.company {
+    for permits in &request.permits {
+        let lane = permits.lane;
+        let count = match request.company {
             Company::Alone if !all.is_empty() => break,
-            Company::Alone => 1.min(*permits),
-            Company::Shared => *permits,
+            Company::Alone => 1.min(permits.count),
+            Company::Shared => permits.count,
         };
-        let due = due(session, (*lane, permits), &request).await?;
+        let due = due(session, permits, count, &request).await?;
         let mut jobs = Vec::with_capacity(due.len());
         for (job, reservation) in due {
             if purse.take(reservation) {
@@ -160,16 +180,25 @@ pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Resul
 
 async fn due(
     session: &mut Session,
-    (lane, permits): (LaneId, u32),
+    Permits { lane, instead_of, .. }: &Permits,
+    count: u32,
     ClaimRequest { scope, company, .. }: &ClaimRequest,
 ) -> Result<Vec<(i64, i64)>, QueueError> {
-    let sql = if scope.first.is_some() { DUE_FIRST } else { DUE };
+    let sql = match (instead_of, scope.first) {
+        (None, None) => DUE,
+        (None, Some(_)) => DUE_FIRST,
+        (Some(_), None) => DUE_ELSEWHERE,
+        (Some(_), Some(_)) => DUE_ELSEWHERE_FIRST,
+    };
     let (first, last) = match company {
         Company::Shared => (0, TURN_ALONE - 1),
         Company::Alone => (TURN_ALONE, TURN_ALONE),
     };
-    let mut query = sqlx::query(sql).bind(session.batch).bind(lane.0).bind(permits).bind(scope.glob.clone());
+    let mut query = sqlx::query(sql).bind(session.batch).bind(lane.0).bind(count).bind(scope.glob.clone());
     query = query.bind(first).bind(last);
+    if let Some(model) = instead_of {
+        query = query.bind(model.as_str().to_owned());
+    }
     if let Some(first) = scope.first {
         query = query.bind(super::fault::signed(first));
     }
@@ -196,13 +225,16 @@ async fn read(session: &mut Session, jobs: &str) -> Result<Vec<Claim>, QueueErro
         .map(|row| {
             let job: i64 = get(row, "job")?;
             let reservation: Option<i64> = get(row, "reservation")?;
+            let mut spec = stage::spec(get(row, "spec")?, references.remove(&job).unwrap_or_default())?;
+            // The one that stands in, where the job's own does not serve.
+            spec.model = parsed(row, "model")?;
             Ok(Claim {
                 job: JobId(job),
                 name: parsed(row, "name")?,
                 epoch: Epoch(get(row, "epoch")?),
                 attempt: AttemptId(get(row, "attempt")?),
                 lane: LaneId(get(row, "lane")?),
-                spec: stage::spec(get(row, "spec")?, references.remove(&job).unwrap_or_default())?,
+                spec,
                 stream: get(row, "stream")?,
                 output: parsed(row, "output")?,
                 counters: Counters {

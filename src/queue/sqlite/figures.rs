@@ -4,7 +4,7 @@ use sqlx::SqliteConnection;
 
 use super::fault::{Doing, count, count_or_none, get, parsed, signed};
 use crate::job::{Micros, Timestamp, Usage};
-use crate::queue::{Left, QueueError, Scope, Tally};
+use crate::queue::{Left, ModelLeft, QueueError, Scope, Tally};
 
 const JOBS: &str = "SELECT state, n FROM job_count WHERE batch = $1 AND n > 0";
 const ATTEMPTS: &str = "
@@ -44,6 +44,8 @@ const MODELS_IN_SCOPE: &str = "
 SELECT DISTINCT model FROM job
 WHERE batch = $1 AND state IN ('waiting', 'pending', 'running')
   AND ($2 < 0 OR (in_manifest = 1 AND ordinal < $2)) AND ($3 IS NULL OR name GLOB $3)";
+
+const STAND_INS: &str = "SELECT model, fallback FROM stand_in WHERE batch = $1 ORDER BY model, fallback";
 
 const NEXT_DUE: &str = "
 SELECT min(available_at) FROM job
@@ -145,13 +147,24 @@ pub(super) async fn models_left(
     conn: &mut SqliteConnection,
     batch: i64,
     scope: &Scope,
-) -> Result<Vec<String>, QueueError> {
+) -> Result<Vec<ModelLeft>, QueueError> {
+    let what = "listing models";
     let query = if is_empty(scope) {
         sqlx::query_scalar(MODELS).bind(batch)
     } else {
         sqlx::query_scalar(MODELS_IN_SCOPE).bind(batch).bind(first(scope)).bind(scope.glob.clone())
     };
-    query.fetch_all(conn).await.doing("listing models")
+    let models: Vec<String> = query.fetch_all(&mut *conn).await.doing(what)?;
+    let rows = sqlx::query(STAND_INS).bind(batch).fetch_all(conn).await.doing(what)?;
+    let mut left: Vec<ModelLeft> =
+        models.into_iter().map(|model| ModelLeft { model, fallbacks: vec![] }).collect();
+    for row in &rows {
+        let model: &str = get(row, "model")?;
+        if let Some(left) = left.iter_mut().find(|left| left.model == model) {
+            left.fallbacks.push(get(row, "fallback")?);
+        }
+    }
+    Ok(left)
 }
 
 pub(super) async fn next_due(

@@ -85,13 +85,13 @@ FROM temp.matched m, temp.staged s
 WHERE s.ordinal = m.ordinal AND job_detail.job = m.job
   AND (job_detail.output, job_detail.stream, job_detail.tags) IS NOT (s.output, s.stream, s.tags);
 
-UPDATE job SET ordinal = s.ordinal, priority = s.priority, in_manifest = 1,
+UPDATE job SET ordinal = s.ordinal, priority = s.priority, in_manifest = 1, fallbacks = s.fallbacks,
                reservation = iif(m.what = 'kept', job.reservation, s.reservation),
                estimate = iif(m.what = 'kept', job.estimate, s.estimate)
 FROM temp.matched m, temp.staged s
 WHERE s.ordinal = m.ordinal AND job.job = m.job
-  AND (job.ordinal, job.priority, job.in_manifest, job.reservation, job.estimate)
-      IS NOT (s.ordinal, s.priority, 1, iif(m.what = 'kept', job.reservation, s.reservation),
+  AND (job.ordinal, job.priority, job.in_manifest, job.fallbacks, job.reservation, job.estimate)
+      IS NOT (s.ordinal, s.priority, 1, s.fallbacks, iif(m.what = 'kept', job.reservation, s.reservation),
               iif(m.what = 'kept', job.estimate, s.estimate));
 
 UPDATE job SET cancel = NULL WHERE state = 'running' AND cancel = 'manifest'
@@ -125,8 +125,13 @@ UPDATE reference SET source = new.path FROM (
 WHERE reference.job = new.job AND reference.n = new.n AND reference.position = new.position
   AND reference.source <> new.path;
 
-INSERT INTO job (job, batch, name, ordinal, origin, state, priority, model, revision, reservation, estimate)
-SELECT $3 + s.ordinal, $1, s.name, s.ordinal, 'manifest', 'pending', s.priority, s.model, 1, s.reservation, s.estimate
+INSERT OR IGNORE INTO stand_in (batch, model, fallback)
+SELECT DISTINCT $1, s.model, e.value FROM temp.staged s CROSS JOIN json_each(s.fallbacks) e
+WHERE s.fallbacks IS NOT NULL;
+
+INSERT INTO job (job, batch, name, ordinal, origin, state, priority, model, fallbacks, revision, reservation, estimate)
+SELECT $3 + s.ordinal, $1, s.name, s.ordinal, 'manifest', 'pending', s.priority, s.model, s.fallbacks, 1, s.reservation,
+       s.estimate
 FROM temp.staged s WHERE NOT EXISTS (SELECT 1 FROM temp.matched m WHERE m.ordinal = s.ordinal)
 ORDER BY s.ordinal;
 

@@ -3,7 +3,7 @@
 //! One connection writes, on the engine's own task, with group commit; a few others only read.
 //! Files by subject, in reading order: `open` and `migrate` (the database), `engine` (how
 //! commands become transactions), `stage` and `load` (a manifest comes in), `claim`,
-//! `settle`, `names`, `publish`, `rescue` (working), `depend` (jobs that need jobs),
+//! `settle`, `names`, `publish`, `rescue`, `lanes` (working), `depend` (jobs that need jobs),
 //! `person`, then `figures` and `read`; `rows` and `fault` are the small tools of all.
 //!
 //! Parameters are written `$1`, never `?1`: several statements stand in one text, and where one of
@@ -14,6 +14,7 @@ mod depend;
 mod engine;
 mod fault;
 mod figures;
+mod lanes;
 mod load;
 mod migrate;
 mod names;
@@ -41,11 +42,12 @@ pub use open::{Access, Identity, OpenOptions, Synchronous};
 use self::engine::Commands;
 use self::fault::{Doing, located};
 use super::{
-    AttemptRow, BatchRow, Beat, ClaimRequest, Claimed, Cursor, JobFilter, JobRow, LaneKey, Left, LoadDiff,
-    LoadPolicy, LostPolicy, NewJob, OutputMove, OutputRow, Publication, Queue, QueueError, Rescued, RunRow,
-    RunStart, Scope, Selection, Settlement, Tally, WorkerRow, WorkerStart,
+    AttemptRow, BatchRow, Beat, ClaimRequest, Claimed, Cursor, JobFilter, JobRow, LaneKey, LaneNote, LaneRow,
+    LaneStateRow, Left, LoadDiff, LoadPolicy, LostPolicy, ModelLeft, NewJob, OutputMove, OutputRow,
+    Publication, Queue, QueueError, Rescued, RunRow, RunStart, Scope, Selection, Settlement, Tally,
+    WorkerRow, WorkerStart,
 };
-use crate::job::{AttemptId, Clock, Epoch, JobId, JobName, LaneId, OutputId, RunId, Timestamp, WorkerId};
+use crate::job::{AttemptId, Clock, Epoch, JobId, JobName, OutputId, RunId, Timestamp, WorkerId};
 use crate::manifest::DigestEntry;
 
 /// A handle on the queue of one run folder. Several handles, in one process or in many, share it.
@@ -134,12 +136,20 @@ impl Queue for SqliteQueue {
         self.write(move |session| Box::pin(rescue::retire(session, worker))).await
     }
 
-    async fn lane(&self, key: &LaneKey) -> Result<LaneId, QueueError> {
+    async fn lane(&self, key: &LaneKey) -> Result<LaneRow, QueueError> {
         let key = key.clone();
-        self.write(|session| Box::pin(rescue::lane(session, key))).await
+        self.write(|session| Box::pin(lanes::lane(session, key))).await
     }
 
-    async fn models_left(&self, scope: &Scope) -> Result<Vec<String>, QueueError> {
+    async fn note_lanes(&self, worker: WorkerId, notes: Vec<LaneNote>) -> Result<(), QueueError> {
+        self.write(move |session| Box::pin(lanes::note(session, worker, notes))).await
+    }
+
+    async fn lane_states(&self) -> Result<Vec<LaneStateRow>, QueueError> {
+        self.read(|conn| Box::pin(lanes::states(conn))).await
+    }
+
+    async fn models_left(&self, scope: &Scope) -> Result<Vec<ModelLeft>, QueueError> {
         let (scope, batch) = (scope.clone(), self.batch);
         self.read(move |conn| Box::pin(async move { figures::models_left(conn, batch, &scope).await })).await
     }

@@ -4,11 +4,9 @@ use super::claim::{check_alive, epochs};
 use super::depend::{self, list};
 use super::engine::Session;
 use super::fault::{Doing, count, get, narrow, parsed};
-use super::publish;
-use crate::job::{CrashPoint, Epoch, JobId, JobName, LaneId, RunId, Timestamp, WorkerId, crash_point};
-use crate::queue::{
-    Beat, LOST_ALONE_MAX, LaneKey, LostPolicy, QueueError, Rescued, RunStart, WorkerRow, WorkerStart,
-};
+use super::{lanes, publish};
+use crate::job::{CrashPoint, Epoch, JobId, JobName, RunId, Timestamp, WorkerId, crash_point};
+use crate::queue::{Beat, LOST_ALONE_MAX, LostPolicy, QueueError, Rescued, RunStart, WorkerRow, WorkerStart};
 
 const START_RUN: &str =
     "INSERT INTO run (batch, command, version, started_at) VALUES ($1, $2, $3, $4) RETURNING run";
@@ -24,10 +22,6 @@ const WORKERS: &str = "
 SELECT w.worker, w.token, w.host, w.pid, w.started_at, w.heartbeat_at,
        (SELECT count(*) FROM job j WHERE j.worker = w.worker AND j.state = 'running') AS running
 FROM worker w WHERE w.ended_at IS NULL ORDER BY w.worker";
-
-const ADD_LANE: &str =
-    "INSERT INTO lane (provider, model, key_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-const LANE: &str = "SELECT lane FROM lane WHERE provider = $1 AND model = $2 AND key_id = $3";
 
 const BEAT: &str =
     "UPDATE worker SET heartbeat_at = $2 WHERE worker = $1 AND ended_at IS NULL RETURNING worker";
@@ -112,21 +106,9 @@ pub(super) async fn register(session: &mut Session, start: WorkerStart) -> Resul
 pub(super) async fn retire(session: &mut Session, worker: WorkerId) -> Result<bool, QueueError> {
     let now = session.now();
     let retired = sqlx::query(RETIRE).bind(worker.0).bind(now).execute(&mut session.conn).await;
-    Ok(retired.doing("recording the worker's end")?.rows_affected() > 0)
-}
-
-pub(super) async fn lane(session: &mut Session, key: LaneKey) -> Result<LaneId, QueueError> {
-    let what = "looking for the lane";
-    let (provider, model) = (key.provider.as_str(), key.model.as_str().to_owned());
-    sqlx::query(ADD_LANE)
-        .bind(provider)
-        .bind(model.clone())
-        .bind(key.key_id.clone())
-        .execute(&mut session.conn)
-        .await
-        .doing(what)?;
-    let lane = sqlx::query_scalar(LANE).bind(provider).bind(model).bind(key.key_id);
-    lane.fetch_one(&mut session.conn).await.doing(what).map(LaneId)
+    let is_retired = retired.doing("recording the worker's end")?.rows_affected() > 0;
+    session.run("forgetting its lanes", lanes::FORGET).await?;
+    Ok(is_retired)
 }
 
 pub(super) async fn workers(conn: &mut sqlx::SqliteConnection) -> Result<Vec<WorkerRow>, QueueError> {
@@ -173,6 +155,7 @@ pub(super) async fn rescue(
     let dead = list(&dead.iter().map(|worker| worker.0).collect::<Vec<_>>());
     let died = sqlx::query(DECLARE_DEAD).bind(dead.clone()).bind(now).execute(&mut session.conn).await;
     died.doing(what)?;
+    session.run(what, lanes::FORGET).await?;
     check_alive(session, heir).await?;
 
     let rows = sqlx::query(LEFT_BEHIND).bind(dead).fetch_all(&mut session.conn).await.doing(what)?;

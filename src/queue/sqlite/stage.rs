@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::engine::Session;
 use super::rows::{self, Row, Values};
-use crate::job::{Modalities, Reference, Spec, SpecField};
+use crate::job::{Modalities, ModelName, Reference, Spec, SpecField};
 use crate::queue::{NewJob, QueueError};
 
 /// The temporary tables of a handle: what is staged, what of it is already there, and the lists
@@ -23,6 +23,7 @@ CREATE TEMP TABLE staged (
     spec         TEXT NOT NULL,
     refs         TEXT,          -- JSON array; NULL without references
     model        TEXT NOT NULL,
+    fallbacks    TEXT,          -- JSON array of models; NULL without any
     output       TEXT NOT NULL,
     output_key   TEXT NOT NULL,
     stream       INTEGER NOT NULL,
@@ -52,6 +53,7 @@ pub(super) struct Staged {
     spec: String,
     refs: Option<String>,
     model: String,
+    fallbacks: Option<String>,
     output: String,
     output_key: String,
     stream: bool,
@@ -71,6 +73,7 @@ impl Staged {
             input_digest: job.spec.input_digest().to_string(),
             refs,
             model: job.spec.model.as_str().to_owned(),
+            fallbacks: fallbacks_text(&job.fallback_models)?,
             output_key: job.output.key(),
             output: job.output.as_str().to_owned(),
             stream: job.stream,
@@ -86,8 +89,9 @@ impl Staged {
 
 impl Row for Staged {
     const HEAD: &'static str = "INSERT INTO temp.staged (ordinal, name, spec_digest, input_digest, spec, refs, \
-                                model, output, output_key, stream, tags, priority, reservation, estimate)";
-    const COLUMNS: usize = 14;
+                                model, fallbacks, output, output_key, stream, tags, priority, reservation, \
+                                estimate)";
+    const COLUMNS: usize = 15;
 
     fn values(self, to: &mut Values) {
         to.put(self.ordinal);
@@ -97,6 +101,7 @@ impl Row for Staged {
         to.put(self.spec);
         to.put(self.refs);
         to.put(self.model);
+        to.put(self.fallbacks);
         to.put(self.output);
         to.put(self.output_key);
         to.put(self.stream);
@@ -189,6 +194,11 @@ pub(super) fn changes(old: &str, new: &str, references: Changed) -> Result<Vec<S
 pub(super) enum Changed {
     Yes,
     No,
+}
+
+fn fallbacks_text(models: &[ModelName]) -> Result<Option<String>, QueueError> {
+    let names: Vec<&str> = models.iter().map(ModelName::as_str).collect();
+    if names.is_empty() { Ok(None) } else { text("job.fallbacks", &names).map(Some) }
 }
 
 fn refs_text(references: &[Reference]) -> Result<String, QueueError> {
