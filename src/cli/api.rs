@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 
-use super::key::find_key;
+use super::key::find_keys;
 use super::settings::{SendSettings, Settings};
 use crate::gemini::{Client, Endpoint, ImageFetcher, Key, Timeouts};
 use crate::job::Provider;
@@ -17,11 +17,11 @@ const FILES_KEPT: u64 = 40;
 /// The connection, what is spooled, and a reference.
 const FILES_PER_REQUEST: u64 = 3;
 
-/// An API that has a key and an address, or a scenario.
+/// An API that has keys and an address, or a scenario.
 #[derive(Debug)]
 pub(super) struct Api {
     provider: Provider,
-    key: Key,
+    keys: Vec<Key>,
     timeouts: Timeouts,
     place: Place,
 }
@@ -36,32 +36,33 @@ enum Place {
 /// An API to send to. The simulator, if there is one, lives as long as this.
 #[derive(Debug)]
 pub(super) struct LiveApi {
-    pub(super) client: Client,
+    /// One for each key.
+    pub(super) clients: Vec<Client>,
     pub(super) fetcher: ImageFetcher,
     simulator: Option<Simulator>,
 }
 
 impl Api {
-    /// Finds the key and reads the scenario. Writes and sends nothing.
+    /// Finds the keys and reads the scenario. Writes and sends nothing.
     pub(super) fn find(settings: &Settings) -> Result<Self> {
         let provider = settings.load.provider;
         let send = &settings.send;
         check_open_files(send.concurrency, open_files_max())?;
-        let key = find_key(provider, &send.api_key_file, |name| std::env::var(name).ok())?;
+        let keys = find_keys(provider, &send.api_key_file, |name| std::env::var(name).ok())?;
         let place = match &send.base_url {
             Some(url) => Place::Url(url.clone()),
             None => Place::Simulator(Box::new(scenario(send)?), send.seed.unwrap_or(SIMULATOR_SEED)),
         };
-        Ok(Self { provider, key, timeouts: send.timeouts, place })
+        Ok(Self { provider, keys, timeouts: send.timeouts, place })
     }
 
-    pub(super) fn key(&self) -> &Key {
-        &self.key
+    pub(super) fn keys(&self) -> &[Key] {
+        &self.keys
     }
 
     /// Starts the simulator where one is asked for, and builds the clients.
     pub(super) async fn start(self) -> Result<LiveApi> {
-        let Self { provider, key, timeouts, place } = self;
+        let Self { provider, keys, timeouts, place } = self;
         let (base_url, simulator) = match place {
             Place::Url(url) => (url, None),
             Place::Simulator(scenario, seed) => {
@@ -72,8 +73,9 @@ impl Api {
             }
         };
         let fetcher = ImageFetcher::new(base_url.clone(), timeouts)?;
-        let client = Client::new(Endpoint { provider, base_url, key }, timeouts)?;
-        Ok(LiveApi { client, fetcher, simulator })
+        let endpoint = |key| Endpoint { provider, base_url: base_url.clone(), key };
+        let clients: Result<_, _> = keys.into_iter().map(|key| Client::new(endpoint(key), timeouts)).collect();
+        Ok(LiveApi { clients: clients?, fetcher, simulator })
     }
 }
 

@@ -24,7 +24,7 @@ use crate::output::RunFolder;
 const DISPATCHER: &str = "nightpress::worker::dispatcher";
 
 /// Begins to log into the run folder. A second call in one process changes nothing.
-pub(super) fn start(folder: &RunFolder, key: &Key, verbose: u8, terminal: &Terminal) -> Result<()> {
+pub(super) fn start(folder: &RunFolder, keys: &[Key], verbose: u8, terminal: &Terminal) -> Result<()> {
     let path = folder.log();
     let file = OpenOptions::new().create(true).append(true).open(&path);
     let file = file.with_context(|| format!("cannot write the log {}", path.display()))?;
@@ -34,8 +34,9 @@ pub(super) fn start(folder: &RunFolder, key: &Key, verbose: u8, terminal: &Termi
         _ => "trace",
     };
     let own = EnvFilter::new(format!("warn,nightpress={level}"));
-    let to_file = Lines::File(Arc::new(Mutex::new(file)), key.clone());
-    let to_terminal = Lines::Terminal(terminal.clone(), key.clone());
+    let keys: Arc<[Key]> = keys.into();
+    let to_file = Lines::File(Arc::new(Mutex::new(file)), Arc::clone(&keys));
+    let to_terminal = Lines::Terminal(terminal.clone(), keys);
     // The dispatcher tells a person through its events; what it logs is the same once more.
     let told = Targets::new().with_default(LevelFilter::WARN).with_target(DISPATCHER, LevelFilter::OFF);
     let subscriber = tracing_subscriber::registry()
@@ -55,8 +56,12 @@ pub(super) fn start(folder: &RunFolder, key: &Key, verbose: u8, terminal: &Termi
 /// Where whole events go, one line each.
 #[derive(Clone)]
 enum Lines {
-    File(Arc<Mutex<File>>, Key),
-    Terminal(Terminal, Key),
+    File(Arc<Mutex<File>>, Arc<[Key]>),
+    Terminal(Terminal, Arc<[Key]>),
+}
+
+fn redact(text: &str, keys: &[Key]) -> String {
+    keys.iter().fold(text.to_owned(), |text, key| key.redact(&text))
 }
 
 impl MakeWriter<'_> for Lines {
@@ -72,12 +77,12 @@ impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         match self {
-            Self::File(file, key) => {
+            Self::File(file, keys) => {
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                file.write_all(key.redact(&text).as_bytes())?;
+                file.write_all(redact(&text, keys).as_bytes())?;
             }
-            Self::Terminal(terminal, key) => {
-                let text = key.redact(text.trim());
+            Self::Terminal(terminal, keys) => {
+                let text = redact(text.trim(), keys);
                 terminal.note(&printable(text.trim_start_matches("WARN").trim_start()).to_string());
             }
         }

@@ -45,7 +45,7 @@ async fn press(
     (queue, settings): (Arc<dyn Queue>, Settings),
     api: Api,
 ) -> Result<Exit> {
-    logging::start(&folder, api.key(), settings.voice.verbose, &session.terminal)?;
+    logging::start(&folder, api.keys(), settings.voice.verbose, &session.terminal)?;
     let api = api.start().await?;
     Press { session, folder, queue, settings, command: "run", forever: false }.run(api).await
 }

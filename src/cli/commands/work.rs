@@ -40,7 +40,7 @@ async fn press(
     (api, forever): (Api, bool),
 ) -> Result<Exit> {
     check_cap(queue.as_ref(), &settings).await?;
-    logging::start(&folder, api.key(), settings.voice.verbose, &session.terminal)?;
+    logging::start(&folder, api.keys(), settings.voice.verbose, &session.terminal)?;
     let api = api.start().await?;
     Press { session, folder, queue, settings, command: "work", forever }.run(api).await
 }
