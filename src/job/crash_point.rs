@@ -72,6 +72,13 @@ crash_points! {
 /// The variable that names the place and, behind a colon, which passage.
 pub const CRASH_AT: &str = "NIGHTPRESS_CRASH_AT";
 
+#[cfg(test)]
+thread_local! {
+    /// What a simulation does on its thread when it comes by.
+    pub(crate) static CRASH_HOOK: std::cell::Cell<Option<fn(CrashPoint)>> =
+        const { std::cell::Cell::new(None) };
+}
+
 /// Dies here if that is asked for.
 #[cfg(debug_assertions)]
 pub fn crash_point(here: CrashPoint) {
@@ -80,6 +87,10 @@ pub fn crash_point(here: CrashPoint) {
 
     static AT: OnceLock<Option<(String, u32)>> = OnceLock::new();
     static PASSAGES: AtomicU32 = AtomicU32::new(0);
+    #[cfg(test)]
+    if let Some(hook) = CRASH_HOOK.get() {
+        return hook(here);
+    }
     let at = AT.get_or_init(|| {
         let at = std::env::var(CRASH_AT).ok()?;
         let (name, passage) = at.split_once(':').unwrap_or((&at, "1"));

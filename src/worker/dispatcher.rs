@@ -1,7 +1,7 @@
 //! The dispatcher: claims no more than there are free slots and permits, starts executors, and
 //! records how they ended. It alone decides, talks to the queue for them and tells what happens.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +48,8 @@ pub(super) struct Dispatcher<'a> {
     rng: StdRng,
     executors: JoinSet<(Claim, Ended)>,
     records: JoinSet<(JobName, Result<Record, WorkError>)>,
-    running: HashMap<JobId, Running>,
+    /// In an order, so that what is cut off ends in the same one each time: a simulation repeats it.
+    running: BTreeMap<JobId, Running>,
     /// Results that cannot be put in place.
     blocked: Blocked,
     /// Claims were left because of the cap, and nothing has been settled since.
@@ -107,7 +108,7 @@ impl<'a> Dispatcher<'a> {
             rng: StdRng::seed_from_u64(work.config.seed.wrapping_add(1)),
             executors: JoinSet::new(),
             records: JoinSet::new(),
-            running: HashMap::new(),
+            running: BTreeMap::new(),
             blocked,
             capped: false,
             alone: false,
@@ -142,6 +143,7 @@ impl<'a> Dispatcher<'a> {
                 self.running.values().for_each(|running| running.cancel.cancel());
             }
             let ended = tokio::select! {
+                biased;
                 Some(joined) = self.executors.join_next() => self.attempt_ended(joined),
                 Some(joined) = self.records.join_next() => self.recorded(joined),
                 () = raised(&mut shutdown) => Ok(()),
@@ -178,11 +180,14 @@ impl<'a> Dispatcher<'a> {
                 }
             }
             let wake_at = self.next_wake(wake_at).await?;
+            // What is rare goes first, so that a stream of ends starves neither a person's interrupt
+            // nor the heartbeat; and nothing is left to chance.
             tokio::select! {
+                biased;
+                () = raised(&mut shutdown) => {}
+                _ = heartbeat.tick() => self.beat().await?,
                 Some(joined) = self.executors.join_next() => self.attempt_ended(joined)?,
                 Some(joined) = self.records.join_next() => self.recorded(joined)?,
-                _ = heartbeat.tick() => self.beat().await?,
-                () = raised(&mut shutdown) => {}
                 () = sleep_until(wake_at) => self.lanes.wet(),
             }
         }

@@ -4,6 +4,7 @@
 //! Read in this order: [`work`], `dispatcher`, `executor`, `finish`, `rescue`.
 
 mod account;
+mod blocking;
 mod breaker;
 mod config;
 mod decision;
