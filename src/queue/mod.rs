@@ -26,6 +26,8 @@ mod work;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+pub(crate) mod model;
 
 use async_trait::async_trait;
 
