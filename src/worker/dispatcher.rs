@@ -215,13 +215,21 @@ impl<'a> Dispatcher<'a> {
         if slots == 0 {
             return Ok(None);
         }
-        let permits = self.lanes.permits(Instant::now(), slots);
-        if permits.by_lane.is_empty() {
-            return Ok(permits.wake_at);
+        loop {
+            let permits = self.lanes.permits(Instant::now(), slots);
+            if permits.by_lane.is_empty() {
+                return Ok(permits.wake_at);
+            }
+            if self.claim(permits.by_lane, Company::Shared).await? {
+                // More may be had at once: other lanes' shares, or the next of a paced lane.
+                return Ok(Some(Instant::now()));
+            }
+            // Lanes that were asked in vain are dry now and leave their slots to the others. Where
+            // there are fewer slots than lanes, a lane could wait for its turn for ever otherwise.
+            if self.draining.is_some() || self.capped {
+                return Ok(permits.wake_at);
+            }
         }
-        let started = self.claim(permits.by_lane, Company::Shared).await?;
-        // More may be had at once: other lanes' shares, or the next of a paced lane.
-        Ok(if started { Some(Instant::now()) } else { permits.wake_at })
     }
 
     /// A slot is taken until its answer is recorded: what a crash or a full disk can cost is bounded by
