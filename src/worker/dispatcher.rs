@@ -355,7 +355,7 @@ impl<'a> Dispatcher<'a> {
                 let grounds = Grounds {
                     policy: &self.work.config.retry,
                     counters: claim.counters,
-                    lane_wait: opens_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now)),
+                    lane_wait: self.lanes.sleep_until_open(claim.lane, opens_at, now),
                     now: wall,
                 };
                 Decision::of_fault(&fault, &grounds, &mut self.rng)
