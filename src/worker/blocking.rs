@@ -7,5 +7,9 @@ use tokio::task::spawn_blocking;
 pub(super) async fn blocking<T: Send + 'static>(
     step: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
+    #[cfg(test)]
+    if super::simulation::disk::is_simulated() {
+        return Ok(super::simulation::disk::step(step).await);
+    }
     spawn_blocking(step).await.map_err(|error| error.to_string())
 }

@@ -19,6 +19,8 @@ mod progress;
 mod references;
 mod rescue;
 mod room;
+#[cfg(test)]
+mod simulation;
 mod spooler;
 
 use std::sync::{Arc, Mutex};
