@@ -214,7 +214,7 @@ mod tests {
         Fault { class, code: "x".into(), message, lane_cooldown: false, may_be_billed: false }
     }
 
-    /// Seed 697 of the simulation: three requests were under way, one said that the day's share is
+    /// Found by the simulation: three requests were under way, one said that the day's share is
     /// used up, and the next refusal put its job to sleep until midnight.
     #[test]
     fn a_refusal_on_top_of_a_parked_lane_puts_no_job_to_sleep() {

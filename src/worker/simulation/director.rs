@@ -54,7 +54,10 @@ impl Director {
                 }
                 let calm = self.processes.len() >= self.world.plan.lives;
                 self.begin_anew(calm);
-                self.start();
+                let left = self.world.plan.lives - self.processes.len().min(self.world.plan.lives);
+                for _ in 0..left.clamp(1, self.world.plan.beside) {
+                    self.start();
+                }
             }
             tokio::select! {
                 biased;

@@ -175,7 +175,7 @@ fn what_holds_in_memory_holds_on_sqlite() {
     }
 }
 
-/// Seed 329: with fewer slots than models, the model that is asked first could be the same one for
+/// The first bug that the simulation found: with fewer slots than models, the model that is asked first could be the same one for
 /// ever, though it had nothing to send; the others' jobs were never sent.
 #[test]
 fn with_one_slot_no_model_waits_for_ever() {

@@ -112,7 +112,7 @@ impl Plan {
                 .then(|| (rng.random_range(1..=4), Duration::from_millis(rng.random_range(1_000..8_000)))),
             fates,
             death: chance(rng, 0.4, 0.02),
-            disk: chance(rng, 0.15, 0.02),
+            disk: chance(rng, 0.2, 0.06),
             small_disk: rng.random_bool(0.1),
             acts: ACTS.iter().copied().filter(|_| rng.random_bool(0.35)).collect(),
             foreign: (0..jobs).filter(|_| rng.random_bool(0.1)).map(|n| format!("j{n}.png")).collect(),
