@@ -96,12 +96,16 @@ impl Plan {
         // Who waits for the next day polls the queue a hundred thousand times.
         let has_days =
             FATES.iter().zip(&fates).any(|(fate, chance)| *fate == Fate::DayIsUsedUp && *chance > 0.0);
+        let acts: Vec<Act> = ACTS.iter().copied().filter(|_| rng.random_bool(0.35)).collect();
+        // Who is to be taken for dead needs somebody beside it who does so.
+        let beside =
+            if acts.contains(&Act::Bury) || rng.random_bool(0.3) { rng.random_range(2..=3) } else { 1 };
         Self {
             seed,
             jobs,
             models: rng.random_range(1..=MODELS.len()),
-            lives: rng.random_range(0..=4),
-            beside: if rng.random_bool(0.4) { rng.random_range(2..=3) } else { 1 },
+            lives: rng.random_range(0..=3) + if beside > 1 { 2 } else { 0 },
+            beside,
             concurrency: rng.random_range(1..=5),
             per_minute,
             cap: capped.then(|| Micros(rng.random_range(50_000..1_000_000))),
@@ -114,7 +118,7 @@ impl Plan {
             death: chance(rng, 0.4, 0.02),
             disk: chance(rng, 0.2, 0.06),
             small_disk: rng.random_bool(0.1),
-            acts: ACTS.iter().copied().filter(|_| rng.random_bool(0.35)).collect(),
+            acts,
             foreign: (0..jobs).filter(|_| rng.random_bool(0.1)).map(|n| format!("j{n}.png")).collect(),
         }
     }
