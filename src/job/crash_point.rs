@@ -36,6 +36,7 @@ crash_points! {
     Staged = "staged", 1, "the manifest is staged, nothing applied";
     LoadWritten = "load_written", 1, "the load is in a transaction";
     LoadCommitted = "load_committed", 1, "the load is committed";
+    MovesBegun = "moves_begun", 1, "results are about to be renamed, and the queue knows";
     FileMoved = "file_moved", 1, "a result has its new name, the queue does not know";
     SpoolMade = "spool_made", 1, "a spool folder without a worker in the queue";
     WorkerRegistered = "worker_registered", 1, "the worker is in the queue";

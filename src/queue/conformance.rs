@@ -59,6 +59,7 @@ macro_rules! conformance_suite {
                 a_foreign_file_gets_a_planned_one_renamed
                 a_new_revision_replaces_the_old_files
                 only_a_new_name_moves_the_file
+                a_renaming_that_was_begun_is_known_after_a_crash
                 names_that_move_in_a_chain_come_in_order
                 unpublishable_files_send_the_job_back;
             rescuing:

@@ -44,7 +44,8 @@ impl Rows {
             publication.files.push((OutputId(self.output), name.clone(), file.clone()));
             let key = OutputName::key_of(&stem);
             let (id, status) = (self.output, OutputStatus::Planned);
-            let row = OutputRec { id, job: job.0, position, status, name, key, file, stale: false };
+            let row =
+                OutputRec { id, job: job.0, position, status, name, key, file, stale: false, moving: None };
             self.outputs.insert(id, row);
         }
         publication
@@ -189,11 +190,30 @@ impl Rows {
         Some((owners, OutputMove { output: OutputId(one.id), from: one.name.clone(), to, bytes, digest }))
     }
 
-    pub(super) fn moved(&mut self, output: OutputId, name: &str) {
-        if let Some(one) = self.outputs.get_mut(&output.0) {
-            one.name = name.to_owned();
-            one.key = OutputName::key_of(stem_of(name));
-            one.stale = name.contains(ASIDE);
+    pub(super) fn begin_moves(&mut self, moves: &[OutputMove]) {
+        for one in moves {
+            if let Some(output) = self.outputs.get_mut(&one.output.0) {
+                output.moving = Some(one.to.clone());
+            }
         }
+    }
+
+    pub(super) fn moves_begun(&self) -> Vec<OutputMove> {
+        let begun = |one: &OutputRec| {
+            let (bytes, digest) = (one.file.bytes, one.file.digest);
+            let to = one.moving.clone()?;
+            Some(OutputMove { output: OutputId(one.id), from: one.name.clone(), to, bytes, digest })
+        };
+        self.outputs.values().filter_map(begun).collect()
+    }
+
+    pub(super) fn moved(&mut self, output: OutputId, name: &str) {
+        let Some(one) = self.outputs.get_mut(&output.0) else { return };
+        let job = self.jobs.iter().find(|job| job.id == one.job);
+        one.name = name.to_owned();
+        one.key = OutputName::key_of(stem_of(name));
+        one.stale =
+            job.is_some_and(|job| job.new.job.output.numbered(one.position).to_string() != stem_of(name));
+        one.moving = None;
     }
 }

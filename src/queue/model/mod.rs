@@ -178,6 +178,17 @@ impl Queue for ModelQueue {
         self.with(|rows, _| Ok(rows.moves()))
     }
 
+    async fn begin_moves(&self, moves: &[OutputMove]) -> Result<(), QueueError> {
+        self.with(|rows, _| {
+            rows.begin_moves(moves);
+            Ok(())
+        })
+    }
+
+    async fn moves_begun(&self) -> Result<Vec<OutputMove>, QueueError> {
+        self.with(|rows, _| Ok(rows.moves_begun()))
+    }
+
     async fn moved(&self, output: OutputId, name: &str) -> Result<(), QueueError> {
         self.with(|rows, _| {
             rows.moved(output, name);

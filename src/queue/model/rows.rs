@@ -93,6 +93,7 @@ pub(super) struct OutputRec {
     pub(super) key: String,
     pub(super) file: PlannedOutput,
     pub(super) stale: bool,
+    pub(super) moving: Option<String>,
 }
 
 /// A worker.

@@ -271,6 +271,14 @@ impl Queue for Watched {
         self.inner.moves().await
     }
 
+    async fn begin_moves(&self, moves: &[OutputMove]) -> Result<(), QueueError> {
+        self.inner.begin_moves(moves).await
+    }
+
+    async fn moves_begun(&self) -> Result<Vec<OutputMove>, QueueError> {
+        self.inner.moves_begun().await
+    }
+
     async fn moved(&self, output: OutputId, name: &str) -> Result<(), QueueError> {
         self.inner.moved(output, name).await
     }
