@@ -340,3 +340,46 @@ async fn after_the_deadline_nothing_is_sent() {
     press.config.deadline = Some(press.clock.now().plus(Duration::from_secs(3600)));
     assert_eq!(press.run().await.expect("runs"), Ending::Done);
 }
+
+#[tokio::test]
+async fn a_queue_that_was_lost_is_told_before_anything_is_paid_again() {
+    let desk = Desk::new(vec![]).await;
+    desk.write("m.jsonl", &manifest(3));
+    desk.run(&["run", "m.jsonl"]).await.ended(0);
+    let queue = desk.path("out/m/queue.db");
+    let good = fs::read(&queue).expect("reads");
+    let ledger = desk.read("out/m/attempts.csv");
+    let refused = async |what: &str| {
+        for command in ["run", "load", "plan"] {
+            desk.run(&[command, "m.jsonl"])
+                .await
+                .ended(2)
+                .says(what)
+                .says("paid again")
+                .says("queue.db back");
+        }
+        assert_eq!((desk.sent(), desk.read("out/m/attempts.csv")), (3, ledger.clone()));
+    };
+    fs::remove_file(&queue).expect("removes");
+    refused("attempts.csv tells of 3 requests, but queue.db is missing or empty").await;
+    fs::write(&queue, b"").expect("empties");
+    refused("attempts.csv tells of 3 requests").await;
+    // An older copy: two more pictures were made since.
+    fs::write(&queue, &good).expect("writes");
+    desk.write("m.jsonl", &manifest(5));
+    desk.run(&["run", "m.jsonl"]).await.ended(0);
+    fs::write(&queue, &good).expect("writes");
+    for command in [&["run", "m.jsonl"][..], &["work"], &["report"]] {
+        desk.run(command)
+            .await
+            .ended(2)
+            .says("attempts.csv tells of 5 requests, but queue.db knows of 3 only");
+    }
+    fs::remove_file(desk.path("out/m/attempts.csv")).expect("removes");
+    fs::remove_file(&queue).expect("removes");
+    desk.run(&["run", "m.jsonl"]).await.ended(2).says("there are files in images/");
+    assert_eq!(desk.sent(), 5);
+    fs::remove_dir_all(desk.path("out/m/images")).expect("removes");
+    desk.run(&["run", "m.jsonl"]).await.ended(0);
+    assert_eq!(desk.sent(), 10, "a person begins anew");
+}
