@@ -262,7 +262,7 @@ impl<'a> Dispatcher<'a> {
     /// How many answers more the disk can take. When it is none and nothing is on its way that could
     /// change that, the run pauses.
     async fn room_for_more(&mut self) -> Result<u32, WorkError> {
-        let Some(free) = self.work.disk.free_bytes(self.work.folder.path()) else { return Ok(u32::MAX) };
+        let Some(free) = self.work.disk.free(self.work.folder.path()) else { return Ok(u32::MAX) };
         let under_way = self.under_way();
         let more = self.room.more(free, under_way);
         if more == 0 && under_way == 0 && self.work.queue.left(&self.work.config.scope).await?.ready > 0 {

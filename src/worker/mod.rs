@@ -187,7 +187,7 @@ async fn close(
 }
 
 async fn work_as(work: &Work, ids: (RunId, WorkerId), spool: Arc<SpoolDir>) -> Result<Ending, WorkError> {
-    check_images(&work.folder.images())?;
+    check_images(&work.folder.images(), &work.folder.spool())?;
     let mut blocked = Blocked::default();
     rescue::rescue(work, ids.1, &mut blocked).await?;
     rescue::sweep(work).await?;

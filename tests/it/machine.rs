@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nightpress::job::{AttemptOutcome, Clock, JobState, SystemClock, Timestamp};
-use nightpress::output::Disk;
+use nightpress::output::{Disk, Free};
 use nightpress::queue::Queue as _;
 use nightpress::simulator::{Fault, FaultRule, Pictures, Scenario};
 use nightpress::worker::{Ending, Event, Stop};
@@ -30,8 +30,8 @@ impl FakeDisk {
 }
 
 impl Disk for FakeDisk {
-    fn free_bytes(&self, _folder: &Path) -> Option<u64> {
-        Some(self.0.load(Ordering::Relaxed))
+    fn free(&self, _folder: &Path) -> Option<Free> {
+        Some(Free { bytes: self.0.load(Ordering::Relaxed), files: None })
     }
 }
 
@@ -382,4 +382,24 @@ async fn a_queue_that_was_lost_is_told_before_anything_is_paid_again() {
     fs::remove_dir_all(desk.path("out/m/images")).expect("removes");
     desk.run(&["run", "m.jsonl"]).await.ended(0);
     assert_eq!(desk.sent(), 10, "a person begins anew");
+}
+
+#[tokio::test]
+async fn results_on_another_disk_and_a_disk_without_inodes_are_told_before_anything_is_sent() {
+    let desk = Desk::new(vec![]).await;
+    desk.write("m.jsonl", &manifest(3));
+    desk.run(&["load", "m.jsonl"]).await.ended(0);
+    fs::create_dir_all(desk.path("out/m/images")).expect("creates");
+    {
+        let Some(_elsewhere) = Tmpfs::mount(&desk.path("out/m/images"), "4m") else { return };
+        desk.run(&["work"]).await.ended(3).says("on different disks").says("-o");
+    }
+    fs::create_dir(desk.path("disk")).expect("creates");
+    let Some(small) = Tmpfs::mount(&desk.path("disk"), "64m,nr_inodes=60") else { return };
+    desk.run(&["run", "m.jsonl", "-o", "disk/run"]).await.ended(3).says("more files (inodes), 68 are needed");
+    assert_eq!(desk.sent(), 0);
+    small.remount("nr_inodes=0");
+    desk.run(&["run", "m.jsonl", "-o", "disk/run"]).await.ended(0);
+    desk.run(&["work", "-o", "out/m"]).await.ended(0);
+    assert_eq!(desk.sent(), 6);
 }

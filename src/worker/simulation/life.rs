@@ -11,7 +11,7 @@ use super::queue::Watched;
 use super::world::World;
 use crate::gemini::{Client, Endpoint, ImageFetcher, Key, Timeouts};
 use crate::job::{Clock, Provider};
-use crate::output::Disk;
+use crate::output::{Disk, Free};
 use crate::queue::Queue;
 use crate::worker::{Ending, Event, Observer, Shutdown, Work, WorkError, work};
 
@@ -53,8 +53,8 @@ impl Observer for Anchor {
 struct SimulatedDisk(Arc<Anchor>);
 
 impl Disk for SimulatedDisk {
-    fn free_bytes(&self, _folder: &Path) -> Option<u64> {
-        self.0.world.free_bytes()
+    fn free(&self, _folder: &Path) -> Option<Free> {
+        self.0.world.free_bytes().map(|bytes| Free { bytes, files: None })
     }
 }
 
