@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (_raise, shutdown) = tokio::sync::watch::channel(Shutdown::No);
     let ending = work(Work {
         queue: Arc::clone(&queue),
-        client: Client::new(endpoint.clone(), Timeouts::default())?,
+        clients: vec![Client::new(endpoint.clone(), Timeouts::default())?],
         fetcher: ImageFetcher::new(endpoint.base_url, Timeouts::default())?,
         folder,
         disk: Arc::new(LocalDisk),

@@ -35,6 +35,22 @@ pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
     }
 }
 
+/// Whether two folders are on one disk, so that a file can get a second name in the other. Where that
+/// cannot be told, it is found out by trying.
+pub(crate) fn is_same_disk(one: &Path, other: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let disk = |path: &Path| std::fs::metadata(path).map(|folder| folder.dev()).ok();
+        disk(one).zip(disk(other)).is_none_or(|(one, other)| one == other)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (one, other);
+        true
+    }
+}
+
 /// Tries to take the lock of a folder and returns the handle that holds it; `None` when another
 /// process holds it. The lock ends with the process, however it ends.
 pub(crate) fn try_lock_folder(path: &Path) -> io::Result<Option<File>> {
@@ -53,11 +69,19 @@ pub(crate) fn lock_folder(path: &Path) -> io::Result<File> {
     Ok(folder)
 }
 
+/// Room on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Free {
+    /// Bytes that this process may still write.
+    pub bytes: u64,
+    /// Files that it may still make; `None` where a disk sets no limit of its own.
+    pub files: Option<u64>,
+}
+
 /// Tells how much room is left where a run's files go. A test hands in its own.
 pub trait Disk: Send + Sync + std::fmt::Debug {
-    /// Bytes that this process may still write into the file system of `folder`; `None` when that
-    /// cannot be told.
-    fn free_bytes(&self, folder: &Path) -> Option<u64>;
+    /// The room in the file system of `folder`; `None` when that cannot be told.
+    fn free(&self, folder: &Path) -> Option<Free>;
 }
 
 /// The disk itself.
@@ -65,12 +89,15 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
 pub struct LocalDisk;
 
 impl Disk for LocalDisk {
-    fn free_bytes(&self, folder: &Path) -> Option<u64> {
+    fn free(&self, folder: &Path) -> Option<Free> {
         #[cfg(unix)]
         {
             let found = rustix::fs::statvfs(folder).ok()?;
             // Some systems of files in memory or elsewhere state no size at all.
-            (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
+            (found.f_blocks > 0).then(|| Free {
+                bytes: found.f_bavail.saturating_mul(found.f_frsize),
+                files: (found.f_files > 0).then_some(found.f_favail),
+            })
         }
         // Elsewhere a full disk is noticed when it is.
         #[cfg(not(unix))]

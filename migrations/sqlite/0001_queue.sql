@@ -208,12 +208,14 @@ CREATE TABLE output (
     sha256   TEXT NOT NULL,
     width    INTEGER NOT NULL,
     height   INTEGER NOT NULL,
-    stale    INTEGER NOT NULL DEFAULT 0 CHECK (stale IN (0, 1)) -- its job wants another name since
+    stale    INTEGER NOT NULL DEFAULT 0 CHECK (stale IN (0, 1)), -- its job wants another name since
+    moving   TEXT                          -- the name that it is being given; NULL when none
 ) STRICT;
 CREATE INDEX output_job   ON output (job, position);
 CREATE INDEX output_key   ON output (batch, name_key);
 CREATE INDEX output_source ON output (source) WHERE source IS NOT NULL;
 CREATE INDEX output_stale ON output (output) WHERE stale = 1;
+CREATE INDEX output_moving ON output (output) WHERE moving IS NOT NULL;
 
 -- Counters, kept by triggers in the transaction that changes what they count: `status` on a
 -- million jobs reads a dozen rows.

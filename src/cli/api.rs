@@ -74,7 +74,8 @@ impl Api {
         };
         let fetcher = ImageFetcher::new(base_url.clone(), timeouts)?;
         let endpoint = |key| Endpoint { provider, base_url: base_url.clone(), key };
-        let clients: Result<_, _> = keys.into_iter().map(|key| Client::new(endpoint(key), timeouts)).collect();
+        let clients: Result<_, _> =
+            keys.into_iter().map(|key| Client::new(endpoint(key), timeouts)).collect();
         Ok(LiveApi { clients: clients?, fetcher, simulator })
     }
 }

@@ -1,7 +1,7 @@
 //! A manifest on its way into the queue: checked as a whole first, then read once more and staged
 //! in batches, compared, and applied in one go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, Cursor, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,11 +15,13 @@ use super::terminal::Terminal;
 use super::text;
 use crate::job::{Clock, CrashPoint, Job, Micros, PriceTable, Spec, crash_point, printable};
 use crate::manifest::{self, DigestCache, ManifestError, ReadOptions, Source};
-use crate::output::{PublishError, Published, RunFolder, rename_published};
+use crate::output::{PublishError, Published, RunFolder, matches_record, rename_published};
 use crate::queue::{LoadDiff, NewJob, OutputMove, Queue};
 
 /// Jobs that go into the staging area at once.
 const STAGED_AT_ONCE: usize = 500;
+/// Renamings that are begun in one commit.
+const BEGUN_MAX: usize = 500;
 /// Batches that the reader may be ahead of the queue.
 const BATCHES_AHEAD: usize = 2;
 /// The most that is taken from standard input, which is held in memory.
@@ -255,18 +257,26 @@ pub(super) async fn rename_outputs(
     folder: &RunFolder,
     terminal: &Terminal,
 ) -> Result<u64> {
+    end_what_was_begun(queue, folder).await?;
     let mut renamed = 0;
     let mut moves = queue.moves().await?;
     // A name that is taken may become free by another move.
     loop {
         let mut taken = Vec::new();
         let before = renamed;
-        for one in moves {
-            match rename(queue, folder, &one, terminal).await? {
-                Renaming::Done => renamed += 1,
-                Renaming::Taken => taken.push(one),
-                Renaming::Impossible => {}
+        let mut left = moves.as_slice();
+        while !left.is_empty() {
+            let (set, rest) = left.split_at(begun_at_once(left));
+            queue.begin_moves(set).await?;
+            crash_point(CrashPoint::MovesBegun);
+            for one in set {
+                match rename(queue, folder, one, terminal).await? {
+                    Renaming::Done => renamed += 1,
+                    Renaming::Taken => taken.push(one.clone()),
+                    Renaming::Impossible => {}
+                }
             }
+            left = rest;
         }
         moves = taken;
         if renamed == before {
@@ -281,6 +291,26 @@ pub(super) async fn rename_outputs(
         ));
     }
     Ok(renamed)
+}
+
+/// How many of these can be begun in one commit: one file is not begun twice, for it may step
+/// aside before it gets its name.
+fn begun_at_once(moves: &[OutputMove]) -> usize {
+    let mut seen = HashSet::new();
+    let set = moves.iter().take(BEGUN_MAX);
+    set.take_while(|one| seen.insert(one.output)).count()
+}
+
+/// After a crash in the middle of renaming: a file stands under its old name or its new one, and
+/// the queue is told which.
+async fn end_what_was_begun(queue: &dyn Queue, folder: &RunFolder) -> Result<()> {
+    for one in queue.moves_begun().await? {
+        let images = folder.images();
+        let is_gone = std::fs::symlink_metadata(images.join(&one.from)).is_err();
+        let is_moved = is_gone && matches_record(&images.join(&one.to), (one.bytes, one.digest))?;
+        queue.moved(one.output, if is_moved { &one.to } else { &one.from }).await?;
+    }
+    Ok(())
 }
 
 /// What became of a renaming.
@@ -304,12 +334,17 @@ async fn rename(
             queue.moved(one.output, &one.to).await?;
             Ok(Renaming::Done)
         }
-        Ok(Published::Occupied) => Ok(Renaming::Taken),
+        Ok(Published::Occupied) => {
+            queue.moved(one.output, &one.from).await?;
+            Ok(Renaming::Taken)
+        }
         // A person deleted it; that is told when results are counted.
         Err(PublishError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            queue.moved(one.output, &one.from).await?;
             Ok(Renaming::Impossible)
         }
         Err(error) => {
+            queue.moved(one.output, &one.from).await?;
             terminal.note(&format!("warning: {}", printable(&error.to_string())));
             Ok(Renaming::Impossible)
         }

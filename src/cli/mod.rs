@@ -16,6 +16,7 @@ mod config;
 mod exit;
 mod folder;
 mod key;
+mod ledger;
 mod loading;
 mod logging;
 mod plain;

@@ -78,7 +78,7 @@ impl Press {
     fn work(&self, api: &LiveApi, board: Arc<Board>, shutdown: watch::Receiver<Shutdown>) -> Work {
         Work {
             queue: Arc::clone(&self.queue),
-            client: api.client.clone(),
+            clients: api.clients.clone(),
             fetcher: api.fetcher.clone(),
             folder: self.folder.clone(),
             disk: Arc::new(LocalDisk),

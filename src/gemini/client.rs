@@ -85,6 +85,9 @@ pub struct Client {
     http: reqwest::Client,
     endpoint: Endpoint,
     timeouts: Timeouts,
+    /// Answers in the server's place.
+    #[cfg(test)]
+    double: Option<Arc<dyn super::double::Double>>,
 }
 
 /// An answer whose body has not been read yet.
@@ -115,7 +118,19 @@ impl Client {
         let is_loopback = is_loopback(&endpoint.base_url);
         let http = if is_loopback { http.no_proxy() } else { http };
         let http = http.build().map_err(ClientError::from_reqwest)?;
-        Ok(Self { http, endpoint, timeouts })
+        Ok(Self {
+            http,
+            endpoint,
+            timeouts,
+            #[cfg(test)]
+            double: None,
+        })
+    }
+
+    /// As this one, but answered by `double`; nothing goes over a network.
+    #[cfg(test)]
+    pub(crate) fn answered_by(&self, double: Arc<dyn super::double::Double>) -> Self {
+        Self { double: Some(double), ..self.clone() }
     }
 
     /// The endpoint.
@@ -131,25 +146,9 @@ impl Client {
     /// Sends one request and waits for the head of its answer. Dropping the future closes the
     /// connection; the server may go on and bill.
     pub async fn send(&self, spec: &Spec, stream: bool) -> Result<Reply, TransportError> {
-        let body = RequestBody::new(spec);
-        let url = self.endpoint.url(spec.model.as_str(), Method::of(stream));
-        let mut request = self
-            .http
-            .post(url)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(CONTENT_LENGTH, body.bytes());
-        if !self.endpoint.key_in_query() {
-            let mut value = HeaderValue::from_str(self.endpoint.key.expose())
-                .map_err(|_| TransportError::Body("the key cannot stand in a header".to_owned()))?;
-            value.set_sensitive(true);
-            request = request.header(HeaderName::from_static("x-goog-api-key"), value);
-        }
         let sent = Arc::new(Mutex::new(Instant::now()));
-        let touched = Arc::clone(&sent);
-        let upload = body.into_stream().inspect_ok(move |_| touch(&touched));
-        let response = request.body(reqwest::Body::wrap_stream(upload)).send();
         let deadline = Instant::now() + self.timeouts.total;
-        let response = self.head(response, deadline, &sent).await?;
+        let response = self.head(self.post(spec, stream, &sent), deadline, &sent).await?;
         Ok(Reply {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
@@ -163,11 +162,41 @@ impl Client {
         })
     }
 
+    /// The request itself. Notes in `sent` when the connection took a block from us.
+    async fn post(
+        &self,
+        spec: &Spec,
+        stream: bool,
+        sent: &Arc<Mutex<Instant>>,
+    ) -> Result<reqwest::Response, TransportError> {
+        #[cfg(test)]
+        if let Some(double) = &self.double {
+            return double.answer(spec, stream).await;
+        }
+        let body = RequestBody::new(spec);
+        let url = self.endpoint.url(spec.model.as_str(), Method::of(stream));
+        let mut request = self
+            .http
+            .post(url)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .header(CONTENT_LENGTH, body.bytes());
+        if !self.endpoint.key_in_query() {
+            let mut value = HeaderValue::from_str(self.endpoint.key.expose())
+                .map_err(|_| TransportError::Body("the key cannot stand in a header".to_owned()))?;
+            value.set_sensitive(true);
+            request = request.header(HeaderName::from_static("x-goog-api-key"), value);
+        }
+        let touched = Arc::clone(sent);
+        let upload = body.into_stream().inspect_ok(move |_| touch(&touched));
+        let response = request.body(reqwest::Body::wrap_stream(upload)).send().await;
+        response.map_err(|error| self.transport_error(error))
+    }
+
     /// Waits for the head of an answer. Silence is counted from the last block that the
     /// connection took from us: an upload may be long.
     async fn head(
         &self,
-        response: impl Future<Output = reqwest::Result<reqwest::Response>>,
+        response: impl Future<Output = Result<reqwest::Response, TransportError>>,
         deadline: Instant,
         sent: &Mutex<Instant>,
     ) -> Result<reqwest::Response, TransportError> {
@@ -175,8 +204,7 @@ impl Client {
         loop {
             let silent_at = *sent.lock().unwrap_or_else(PoisonError::into_inner) + self.timeouts.idle;
             match timeout_at(deadline.min(silent_at), &mut response).await {
-                Ok(Ok(response)) => return Ok(response),
-                Ok(Err(error)) => return Err(self.transport_error(error)),
+                Ok(response) => return response,
                 Err(_) if Instant::now() >= deadline => {
                     return Err(TransportError::Total(self.timeouts.total));
                 }

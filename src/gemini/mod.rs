@@ -10,6 +10,8 @@ mod class;
 mod client;
 pub mod decode;
 mod delivery;
+#[cfg(test)]
+pub(crate) mod double;
 mod error_body;
 pub mod fault;
 mod fetch;

@@ -36,6 +36,7 @@ crash_points! {
     Staged = "staged", 1, "the manifest is staged, nothing applied";
     LoadWritten = "load_written", 1, "the load is in a transaction";
     LoadCommitted = "load_committed", 1, "the load is committed";
+    MovesBegun = "moves_begun", 1, "results are about to be renamed, and the queue knows";
     FileMoved = "file_moved", 1, "a result has its new name, the queue does not know";
     SpoolMade = "spool_made", 1, "a spool folder without a worker in the queue";
     WorkerRegistered = "worker_registered", 1, "the worker is in the queue";
@@ -72,6 +73,13 @@ crash_points! {
 /// The variable that names the place and, behind a colon, which passage.
 pub const CRASH_AT: &str = "NIGHTPRESS_CRASH_AT";
 
+#[cfg(test)]
+thread_local! {
+    /// What a simulation does on its thread when it comes by.
+    pub(crate) static CRASH_HOOK: std::cell::Cell<Option<fn(CrashPoint)>> =
+        const { std::cell::Cell::new(None) };
+}
+
 /// Dies here if that is asked for.
 #[cfg(debug_assertions)]
 pub fn crash_point(here: CrashPoint) {
@@ -80,6 +88,10 @@ pub fn crash_point(here: CrashPoint) {
 
     static AT: OnceLock<Option<(String, u32)>> = OnceLock::new();
     static PASSAGES: AtomicU32 = AtomicU32::new(0);
+    #[cfg(test)]
+    if let Some(hook) = CRASH_HOOK.get() {
+        return hook(here);
+    }
     let at = AT.get_or_init(|| {
         let at = std::env::var(CRASH_AT).ok()?;
         let (name, passage) = at.split_once(':').unwrap_or((&at, "1"));

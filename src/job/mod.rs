@@ -20,6 +20,8 @@ pub(crate) mod state;
 mod time;
 mod usage;
 
+#[cfg(test)]
+pub(crate) use crash_point::CRASH_HOOK;
 pub use crash_point::{CRASH_AT, CrashPoint, crash_point};
 pub use digest::{Digest, DigestWriter, ParseDigestError};
 pub use id::{AttemptId, Epoch, JobId, JobName, JobNameError, LaneId, OutputId, RunId, WorkerId};

@@ -31,6 +31,15 @@ pub enum PublishError {
         /// The culprit.
         path: PathBuf,
     },
+    /// A picture cannot leave the spool for `images/` without being copied.
+    #[error(
+        "{images} and the spool beside it are on different disks; make it a plain folder of the run folder, which may \
+         be anywhere as a whole (-o)"
+    )]
+    OtherDisk {
+        /// The folder of results.
+        images: PathBuf,
+    },
     /// The file is in the spool no more.
     #[error("{path} has vanished from the spool")]
     Vanished {
@@ -186,8 +195,13 @@ fn create_folders(images: &Path, parent: &Path) -> Result<(), PublishError> {
 }
 
 /// Whether results can be put below `images` at all: it is a folder, or will be made one.
-pub fn check_images(images: &Path) -> Result<(), PublishError> {
-    check_folders(images, images)
+pub fn check_images(images: &Path, spool: &Path) -> Result<(), PublishError> {
+    check_folders(images, images)?;
+    if platform::is_same_disk(images, spool) {
+        Ok(())
+    } else {
+        Err(PublishError::OtherDisk { images: images.to_owned() })
+    }
 }
 
 /// None of the folders from `images` down to `parent` may be a symbolic link; one that is not

@@ -51,6 +51,7 @@ macro_rules! conformance_suite {
                 retry_makes_a_succeeded_job_again_only_by_name
                 an_unknown_name_changes_nothing
                 allowances_count_their_own_outcomes
+                what_the_provider_is_to_blame_for_uses_up_no_allowance
                 a_dropped_future_tears_nothing
                 one_failure_does_not_undo_its_neighbours
                 a_closed_queue_says_so;
@@ -65,6 +66,7 @@ macro_rules! conformance_suite {
                 a_foreign_file_gets_a_planned_one_renamed
                 a_new_revision_replaces_the_old_files
                 only_a_new_name_moves_the_file
+                a_renaming_that_was_begun_is_known_after_a_crash
                 names_that_move_in_a_chain_come_in_order
                 unpublishable_files_send_the_job_back;
             rescuing:

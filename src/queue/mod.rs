@@ -27,6 +27,8 @@ mod work;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+pub(crate) mod model;
 
 use async_trait::async_trait;
 
@@ -171,7 +173,14 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// which they can be renamed one by one. Files that wait for a name another one keeps are left out.
     async fn moves(&self) -> Result<Vec<OutputMove>, QueueError>;
 
-    /// A published file was renamed to `name`.
+    /// These files are about to be renamed, each of them once. Committed before the first of them is:
+    /// whoever comes after a crash knows where to look.
+    async fn begin_moves(&self, moves: &[OutputMove]) -> Result<(), QueueError>;
+
+    /// Renamings that were begun and whose end was not recorded.
+    async fn moves_begun(&self) -> Result<Vec<OutputMove>, QueueError>;
+
+    /// A published file has this name, now that its renaming has ended in whatever way.
     async fn moved(&self, output: OutputId, name: &str) -> Result<(), QueueError>;
 
     /// Earliest time at which a snoozed job in scope is due; `None` without any.

@@ -197,6 +197,8 @@ pub enum Next {
     Publish(Vec<PlannedOutput>),
     /// `pending` again, not before this time.
     Retry(Timestamp),
+    /// The same, and the attempt uses up none of the job's allowances: the provider is to blame.
+    Spare(Timestamp),
     /// `failed`.
     Fail,
     /// `refused`.

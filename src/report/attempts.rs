@@ -1,6 +1,8 @@
 //! `attempts.csv`: one row a request, in the order in which they were sent: the ledger. Columns
 //! only ever get appended.
 
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use super::file::{Pending, ReportError};
@@ -44,6 +46,28 @@ pub(super) async fn write(queue: &dyn Queue, path: &Path) -> Result<(), ReportEr
         file.rows(page.iter().map(row)).await?;
     }
     file.finish().await
+}
+
+/// How much of a report's end is read for its last row.
+const TAIL_BYTES: u64 = 256 * 1024;
+
+/// The number of the last request that an `attempts.csv` tells of; 0 without one.
+pub fn last_reported_attempt(path: &Path) -> io::Result<u64> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let start = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+    file.seek(SeekFrom::Start(start))?;
+    let mut tail = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut tail)?;
+    // A row is one line, and begins with its number.
+    let number = |line: &[u8]| -> Option<u64> {
+        let cell = line.split(|byte| *byte == b',').next()?;
+        std::str::from_utf8(cell).ok()?.parse().ok()
+    };
+    Ok(tail.split(|byte| *byte == b'\n').rev().find_map(number).unwrap_or(0))
 }
 
 fn row(attempt: &AttemptRow) -> [String; COLUMNS.len()] {

@@ -14,6 +14,7 @@ mod usage;
 use crate::output::RunFolder;
 use crate::queue::{AttemptRow, Queue};
 
+pub use attempts::last_reported_attempt;
 pub use file::ReportError;
 pub use summary::{Money, RunFigures, Summary, Tokens};
 

@@ -26,7 +26,7 @@ pub(super) struct Grounds<'a> {
     pub(super) policy: &'a RetryPolicy,
     /// What the job's revision had used up before this attempt.
     pub(super) counters: Counters,
-    /// How long the lane is closed.
+    /// How long the lane is closed; zero while it is parked.
     pub(super) lane_wait: Duration,
     pub(super) now: Timestamp,
 }

@@ -1,7 +1,7 @@
 //! The dispatcher: claims no more than there are free slots and permits, starts executors, and
 //! records how they ended. It alone decides, talks to the queue for them and tells what happens.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::breaker::Breaker;
 use super::decision::{Decision, Grounds};
-use super::executor::{self, Cause, Ended, Tools};
+use super::executor::{self, Cause, Ended, Order, Tools};
 use super::finish::{self, Recorded};
 use super::lanes::{Lanes, Moment};
 use super::progress::{Phase, Progress};
@@ -48,7 +48,8 @@ pub(super) struct Dispatcher<'a> {
     rng: StdRng,
     executors: JoinSet<(Claim, Ended)>,
     records: JoinSet<(JobName, Result<Record, WorkError>)>,
-    running: HashMap<JobId, Running>,
+    /// In an order, so that what is cut off ends in the same one each time: a simulation repeats it.
+    running: BTreeMap<JobId, Running>,
     /// Results that cannot be put in place.
     blocked: Blocked,
     /// Claims were left because of the cap, and nothing has been settled since.
@@ -107,7 +108,7 @@ impl<'a> Dispatcher<'a> {
             rng: StdRng::seed_from_u64(work.config.seed.wrapping_add(1)),
             executors: JoinSet::new(),
             records: JoinSet::new(),
-            running: HashMap::new(),
+            running: BTreeMap::new(),
             blocked,
             capped: false,
             alone: false,
@@ -142,6 +143,7 @@ impl<'a> Dispatcher<'a> {
                 self.running.values().for_each(|running| running.cancel.cancel());
             }
             let ended = tokio::select! {
+                biased;
                 Some(joined) = self.executors.join_next() => self.attempt_ended(joined),
                 Some(joined) = self.records.join_next() => self.recorded(joined),
                 () = raised(&mut shutdown) => Ok(()),
@@ -178,11 +180,14 @@ impl<'a> Dispatcher<'a> {
                 }
             }
             let wake_at = self.next_wake(wake_at).await?;
+            // What is rare goes first, so that a stream of ends starves neither a person's interrupt
+            // nor the heartbeat; and nothing is left to chance.
             tokio::select! {
+                biased;
+                () = raised(&mut shutdown) => {}
+                _ = heartbeat.tick() => self.beat().await?,
                 Some(joined) = self.executors.join_next() => self.attempt_ended(joined)?,
                 Some(joined) = self.records.join_next() => self.recorded(joined)?,
-                _ = heartbeat.tick() => self.beat().await?,
-                () = raised(&mut shutdown) => {}
                 () = sleep_until(wake_at) => self.lanes.wet(),
             }
         }
@@ -210,13 +215,21 @@ impl<'a> Dispatcher<'a> {
         if slots == 0 {
             return Ok(None);
         }
-        let permits = self.lanes.permits(Instant::now(), slots);
-        if permits.by_lane.is_empty() {
-            return Ok(permits.wake_at);
+        loop {
+            let permits = self.lanes.permits(Instant::now(), slots);
+            if permits.by_lane.is_empty() {
+                return Ok(permits.wake_at);
+            }
+            if self.claim(permits.by_lane, Company::Shared).await? {
+                // More may be had at once: other lanes' shares, or the next of a paced lane.
+                return Ok(Some(Instant::now()));
+            }
+            // Lanes that were asked in vain are dry now and leave their slots to the others. Where
+            // there are fewer slots than lanes, a lane could wait for its turn for ever otherwise.
+            if self.draining.is_some() || self.capped {
+                return Ok(permits.wake_at);
+            }
         }
-        let started = self.claim(permits.by_lane, Company::Shared).await?;
-        // More may be had at once: other lanes' shares, or the next of a paced lane.
-        Ok(if started { Some(Instant::now()) } else { permits.wake_at })
     }
 
     /// A slot is taken until its answer is recorded: what a crash or a full disk can cost is bounded by
@@ -249,7 +262,7 @@ impl<'a> Dispatcher<'a> {
     /// How many answers more the disk can take. When it is none and nothing is on its way that could
     /// change that, the run pauses.
     async fn room_for_more(&mut self) -> Result<u32, WorkError> {
-        let Some(free) = self.work.disk.free_bytes(self.work.folder.path()) else { return Ok(u32::MAX) };
+        let Some(free) = self.work.disk.free(self.work.folder.path()) else { return Ok(u32::MAX) };
         let under_way = self.under_way();
         let more = self.room.more(free, under_way);
         if more == 0 && under_way == 0 && self.work.queue.left(&self.work.config.scope).await?.ready > 0 {
@@ -298,7 +311,7 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn start(&mut self, claim: Claim) {
-        let Some(ticket) = self.lanes.sent(claim.lane, Instant::now()) else { return };
+        let Some((ticket, client)) = self.lanes.sent(claim.lane, Instant::now()) else { return };
         let (progress, cancel) = (Arc::new(Progress::new()), CancellationToken::new());
         let running = Running { ticket, cancel: cancel.clone(), progress: Arc::clone(&progress) };
         self.running.insert(claim.job, running);
@@ -311,7 +324,8 @@ impl<'a> Dispatcher<'a> {
         });
         let tools = Arc::clone(&self.tools);
         self.executors.spawn(async move {
-            let ended = executor::execute(&tools, &claim, &progress, &cancel).await;
+            let order = Order { claim: &claim, client: &client };
+            let ended = executor::execute(&tools, order, &progress, &cancel).await;
             (claim, ended)
         });
     }
@@ -342,7 +356,7 @@ impl<'a> Dispatcher<'a> {
                 let grounds = Grounds {
                     policy: &self.work.config.retry,
                     counters: claim.counters,
-                    lane_wait: opens_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now)),
+                    lane_wait: self.lanes.sleep_until_open(claim.lane, opens_at, now),
                     now: wall,
                 };
                 Decision::of_fault(&fault, &grounds, &mut self.rng)

@@ -32,11 +32,18 @@ const SILENCE_AFTER_THE_END: Duration = Duration::from_secs(20);
 /// What every executor of a run shares.
 #[derive(Debug)]
 pub(super) struct Tools {
-    pub(super) client: Client,
     pub(super) fetcher: ImageFetcher,
     pub(super) spool: Arc<SpoolDir>,
     pub(super) prices: PriceTable,
     pub(super) references: References,
+}
+
+/// One attempt: what is asked, and of whom.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order<'a> {
+    pub(super) claim: &'a Claim,
+    /// Of the lane that the claim was made for.
+    pub(super) client: &'a Client,
 }
 
 /// How an attempt ended, before anything is recorded.
@@ -69,7 +76,7 @@ struct Draft {
 /// Runs one attempt. `cancel` cuts it off; the connection is closed then.
 pub(super) async fn execute(
     tools: &Tools,
-    claim: &Claim,
+    order: Order<'_>,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Ended {
@@ -78,16 +85,16 @@ pub(super) async fn execute(
     let result = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Cause::Aborted),
-        result = exchange(tools, claim, progress, &mut draft) => result,
+        result = exchange(tools, order, progress, &mut draft) => result,
     };
     draft.facts.total = started.elapsed();
-    let facts = record(draft, &result, claim, &tools.prices);
+    let facts = record(draft, &result, order.claim, &tools.prices);
     Ended { result, facts }
 }
 
 async fn exchange(
     tools: &Tools,
-    claim: &Claim,
+    Order { claim, client }: Order<'_>,
     progress: &Progress,
     draft: &mut Draft,
 ) -> Result<Vec<SpooledPicture>, Cause> {
@@ -95,10 +102,10 @@ async fn exchange(
     references::unchanged(&tools.references, &claim.spec).await.map_err(|fault| {
         if is_out_of_files(&fault) { out_of_files(&fault) } else { Cause::Unsendable(fault) }
     })?;
-    let redact = |text: &str| tools.client.endpoint().key.redact(text);
+    let redact = |text: &str| client.endpoint().key.redact(text);
     let request = Request {
         model: &claim.spec.model,
-        streamed: claim.stream && tools.client.endpoint().provider != Provider::Google,
+        streamed: claim.stream && client.endpoint().provider != Provider::Google,
         redact: &redact,
     };
     let lost = |error: &TransportError| match error {
@@ -107,7 +114,7 @@ async fn exchange(
     };
     let started = Instant::now();
     crash_point(CrashPoint::BeforeSend);
-    let mut reply = tools.client.send(&claim.spec, claim.stream).await.map_err(|error| lost(&error))?;
+    let mut reply = client.send(&claim.spec, claim.stream).await.map_err(|error| lost(&error))?;
     crash_point(CrashPoint::HeadReceived);
     facts.http_status = Some(reply.status);
     if reply.status != 200 {

@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use tokio::task::spawn_blocking;
-
 use super::WorkError;
+use super::blocking::blocking;
 use crate::job::{CrashPoint, Epoch, JobId, crash_point};
 use crate::output::{self, PublishError, Published, RunFolder};
 use crate::queue::{Publication, Queue, QueueError, Settlement};
@@ -52,7 +51,8 @@ pub(super) async fn publish(
         let (spooled, images) = (folder.spool().join(&planned.spool), folder.images());
         let content = (planned.bytes, planned.digest);
         let target = name.clone();
-        match blocking(move || output::publish(&spooled, &images, &target, content, old)).await? {
+        let step = blocking(move || output::publish(&spooled, &images, &target, content, old));
+        match step.await.map_err(WorkError::Task)? {
             Ok(Published::Done) => place += 1,
             Ok(Published::Occupied) => match queue.rename_planned((job, epoch), output, &name).await {
                 Ok(free) => files[place].1 = free,
@@ -78,7 +78,8 @@ pub(super) async fn publish(
             .filter(|old| !kept.contains(&old.name))
             .try_for_each(|old| output::remove_replaced(&images, &old.name, (old.bytes, old.digest)))
     })
-    .await??;
+    .await
+    .map_err(WorkError::Task)??;
     let published = queue.published(job, epoch).await;
     crash_point(CrashPoint::PublishedCommitted);
     match published {
@@ -86,8 +87,4 @@ pub(super) async fn publish(
         Err(QueueError::LeaseLost { .. }) => Ok(Recorded::LeaseLost),
         Err(error) => Err(error.into()),
     }
-}
-
-async fn blocking<T: Send + 'static>(step: impl FnOnce() -> T + Send + 'static) -> Result<T, WorkError> {
-    spawn_blocking(step).await.map_err(|error| WorkError::Task(error.to_string()))
 }

@@ -7,10 +7,11 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::{Work, WorkError};
+use crate::gemini::Client;
 use crate::gemini::fault::{Fault, FaultClass};
 use crate::gemini::hint::QuotaPeriod;
 use crate::job::{LaneId, ModelName, Timestamp};
-use crate::pacing::{Closed, Lane, LaneLimits, Ticket, daily_quota_reset};
+use crate::pacing::{Closed, Lane, LaneLimits, Ticket, Why, daily_quota_reset};
 use crate::queue::{LaneKey, ModelLeft};
 
 /// How long a lane is parked when a quota is used up for long and nobody says until when.
@@ -22,6 +23,8 @@ pub(super) struct RunLane {
     pub(super) id: LaneId,
     pub(super) model: ModelName,
     pub(super) lane: Lane,
+    /// With the lane's key.
+    client: Client,
     /// The last claim brought fewer jobs than it had permits: nothing is due until something changes.
     dry: bool,
     /// The model is not served: nothing more is sent to it in this run.
@@ -66,15 +69,20 @@ impl Lanes {
             }
             // Only legal names get into the queue; one that is none cannot be sent anyway.
             let Ok(model) = model.parse::<ModelName>() else { continue };
-            let key = LaneKey {
-                provider: work.config.provider,
-                model: model.clone(),
-                key_id: work.client.endpoint().key.id(),
-            };
-            let id = work.queue.lane(&key).await?.lane;
-            let lane = Lane::new(LaneLimits { per_minute: work.config.per_minute_of(&model) });
-            self.all.push(RunLane { id, model, lane, dry: false, stopped: None });
+            for client in &work.clients {
+                self.add(work, &model, client).await?;
+            }
         }
+        Ok(())
+    }
+
+    async fn add(&mut self, work: &Work, model: &ModelName, client: &Client) -> Result<(), WorkError> {
+        let key_id = client.endpoint().key.id();
+        let key = LaneKey { provider: work.config.provider, model: model.clone(), key_id };
+        let id = work.queue.lane(&key).await?.lane;
+        let lane = Lane::new(LaneLimits { per_minute: work.config.per_minute_of(model) });
+        let (model, client) = (model.clone(), client.clone());
+        self.all.push(RunLane { id, model, lane, client, dry: false, stopped: None });
         Ok(())
     }
 
@@ -116,8 +124,8 @@ impl Lanes {
     }
 
     /// A request leaves.
-    pub(super) fn sent(&mut self, id: LaneId, now: Instant) -> Option<Ticket> {
-        self.by_id(id).map(|lane| lane.lane.sent(now))
+    pub(super) fn sent(&mut self, id: LaneId, now: Instant) -> Option<(Ticket, Client)> {
+        self.by_id(id).map(|lane| (lane.lane.sent(now), lane.client.clone()))
     }
 
     /// A request ended: the lane learns from it. Returns when the lane opens again, if this
@@ -162,6 +170,19 @@ impl Lanes {
         }
     }
 
+    /// How long a job sleeps whose attempt closed its lane until `opens_at`. Not at all while the lane
+    /// is parked, whatever fault came on top: the job would sleep on when the lane is open again, in
+    /// the next run.
+    pub(super) fn sleep_until_open(&self, id: LaneId, opens_at: Option<Instant>, now: Instant) -> Duration {
+        let closed = self.all.iter().find(|lane| lane.id == id).and_then(|lane| lane.closed(now));
+        match opens_at {
+            Some(opens_at) if closed.is_none_or(|closed| closed.why != Why::Parked) => {
+                opens_at.saturating_duration_since(now)
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Whether a lane is closed: refusals of one volley close it once.
     pub(super) fn is_closed(&self, id: LaneId, now: Instant) -> bool {
         self.all.iter().any(|lane| lane.id == id && lane.closed(now).is_some())
@@ -188,5 +209,45 @@ impl RunLane {
     /// Closed, until when and why.
     pub(super) fn closed(&self, now: Instant) -> Option<Closed> {
         self.lane.closed(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gemini::hint::Quota;
+    use crate::gemini::{Endpoint, Key, Timeouts};
+    use crate::job::Provider;
+
+    fn fault(class: FaultClass) -> Fault {
+        let message = String::new();
+        Fault { class, code: "x".into(), message, lane_cooldown: false, may_be_billed: false }
+    }
+
+    /// Found by the simulation: three requests were under way, one said that the day's share is
+    /// used up, and the next refusal put its job to sleep until midnight.
+    #[test]
+    fn a_refusal_on_top_of_a_parked_lane_puts_no_job_to_sleep() {
+        let (id, now) = (LaneId(1), Instant::now());
+        let lane = Lane::new(LaneLimits::default());
+        let model = ModelName::default_model();
+        let mut lanes = Lanes::new(1);
+        let endpoint = Endpoint {
+            provider: Provider::Simulator,
+            base_url: "http://127.0.0.1:9".parse().expect("a URL"),
+            key: Key::new("lanes-test-key").expect("a key"),
+        };
+        let client = Client::new(endpoint, Timeouts::default()).expect("builds");
+        lanes.all.push(RunLane { id, model, lane, client, dry: false, stopped: None });
+        let moment = Moment { instant: now, wall: Timestamp::from_ms(1_795_000_000_000) };
+        let tickets: Vec<Ticket> = (0..3).filter_map(|_| Some(lanes.sent(id, now)?.0)).collect();
+        let throttled = fault(FaultClass::Throttled { hint: Some(Duration::from_secs(3)), quota: None });
+        let opens_at = lanes.ended(id, tickets[0], Some(&throttled), moment);
+        assert!(lanes.sleep_until_open(id, opens_at, now) >= Duration::from_secs(3));
+        let quota = Quota { id: "PerDay".to_owned(), limit: None, period: QuotaPeriod::Day };
+        let parked = fault(FaultClass::Parked { hint: None, quota: Some(quota) });
+        lanes.ended(id, tickets[1], Some(&parked), moment);
+        let opens_at = lanes.ended(id, tickets[2], Some(&throttled), moment);
+        assert_eq!(lanes.sleep_until_open(id, opens_at, now), Duration::ZERO);
     }
 }

@@ -4,6 +4,7 @@
 //! Read in this order: [`work`], `dispatcher`, `executor`, `finish`, `rescue`.
 
 mod account;
+mod blocking;
 mod breaker;
 mod config;
 mod decision;
@@ -18,6 +19,8 @@ mod progress;
 mod references;
 mod rescue;
 mod room;
+#[cfg(test)]
+mod simulation;
 mod spooler;
 
 use std::sync::{Arc, Mutex};
@@ -56,8 +59,8 @@ pub enum Shutdown {
 pub struct Work {
     /// The queue.
     pub queue: Arc<dyn Queue>,
-    /// The API.
-    pub client: Client,
+    /// The API, once for each key; at least one.
+    pub clients: Vec<Client>,
     /// Images by URL.
     pub fetcher: ImageFetcher,
     /// Where files go.
@@ -184,18 +187,13 @@ async fn close(
 }
 
 async fn work_as(work: &Work, ids: (RunId, WorkerId), spool: Arc<SpoolDir>) -> Result<Ending, WorkError> {
-    check_images(&work.folder.images())?;
+    check_images(&work.folder.images(), &work.folder.spool())?;
     let mut blocked = Blocked::default();
     rescue::rescue(work, ids.1, &mut blocked).await?;
     rescue::sweep(work).await?;
     crash_point(CrashPoint::Swept);
     let references: References = Arc::new(Mutex::new(DigestCache::default()));
-    let tools = Tools {
-        client: work.client.clone(),
-        fetcher: work.fetcher.clone(),
-        spool,
-        prices: work.config.prices.clone(),
-        references,
-    };
+    let tools =
+        Tools { fetcher: work.fetcher.clone(), spool, prices: work.config.prices.clone(), references };
     Dispatcher::new(work, tools, ids, blocked).run().await
 }

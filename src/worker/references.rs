@@ -4,8 +4,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::task::spawn_blocking;
-
+use super::blocking::blocking;
 use crate::job::Spec;
 use crate::manifest::{DigestCache, ReferenceError};
 
@@ -60,5 +59,5 @@ pub(super) async fn unchanged(references: &References, spec: &Spec) -> Result<()
         }
         Ok(())
     };
-    spawn_blocking(check).await.unwrap_or_else(|error| Err(ReferenceFault::Task(error.to_string())))
+    blocking(check).await.unwrap_or_else(|panic| Err(ReferenceFault::Task(panic)))
 }

@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use tokio::task::spawn_blocking;
-
 use super::WorkError;
+use super::blocking::blocking;
 use crate::gemini::answer::ImageSink;
 use crate::job::{AttemptId, CrashPoint, crash_point};
 use crate::output::{SpoolDir, SpoolError, SpoolFile, SpooledPicture};
@@ -69,7 +68,7 @@ impl Spooler {
         }
         let mut files = std::mem::take(&mut self.files);
         let (dir, attempt) = (Arc::clone(&self.dir), self.attempt);
-        self.files = blocking(move || {
+        self.files = on_disk(move || {
             let written = held.into_iter().try_for_each(|(number, block)| {
                 while files.len() <= number {
                     files.push(dir.file(&format!("{attempt}-{}", files.len() + 1))?);
@@ -100,7 +99,7 @@ impl Spooler {
         self.flush().await?;
         let mut files: Vec<Option<SpoolFile>> = self.files.into_iter().map(Some).collect();
         let dir = self.dir;
-        blocking(move || {
+        on_disk(move || {
             let mut pictures = Vec::new();
             let mut damage = None;
             for number in wanted {
@@ -140,11 +139,9 @@ impl From<Trouble> for WorkError {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+/// As [`blocking`], with both kinds of trouble in one.
+async fn on_disk<T: Send + 'static>(
     step: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
 ) -> Result<T, Trouble> {
-    match spawn_blocking(step).await {
-        Ok(result) => Ok(result?),
-        Err(error) => Err(Trouble::Task(error.to_string())),
-    }
+    Ok(blocking(step).await.map_err(Trouble::Task)??)
 }

@@ -11,6 +11,7 @@ use nightpress::simulator::{Fault, FaultRule};
 use nightpress::worker::{Ending, Event, Shutdown, Stop};
 
 use crate::press::{Press, job, jobs, scenario};
+use crate::program::Desk;
 
 /// Runs until `n` requests have reached the server, then drops the run with all that it holds.
 async fn run_and_die(press: &Press, n: usize) {
@@ -337,4 +338,36 @@ async fn jobs_beside_a_suspect_wait_until_it_has_ended() {
         }
     }
     assert!(press.states().await.iter().all(|(_, state)| *state == JobState::Succeeded));
+}
+
+#[tokio::test]
+async fn a_kill_while_results_are_renamed_loses_no_name_whatever_is_wanted_next() {
+    let desk = Desk::new(vec![]).await;
+    let manifest = |folder: &str| {
+        let line = |n| format!("{{\"id\": \"j{n}\", \"prompt\": \"{n}\", \"output\": \"{folder}j{n}\"}}\n");
+        (0..4).map(line).collect::<String>()
+    };
+    let names = |folder: &str| {
+        let mut names: Vec<_> = fs::read_dir(desk.path("out/m/images").join(folder))
+            .map(|entries| entries.flatten().filter(|one| one.path().is_file()).map(|one| one.file_name()))
+            .map(Iterator::collect)
+            .unwrap_or_default();
+        names.sort();
+        names
+    };
+    desk.write("m.jsonl", &manifest(""));
+    desk.run(&["run", "m.jsonl"]).await.ended(0);
+    let first = names("");
+    assert_eq!(first.len(), 4);
+    for (step, next) in [("file_moved:2", ""), ("moves_begun", ""), ("file_moved:3", "elsewhere/")] {
+        desk.write("m.jsonl", &manifest("new/"));
+        let mut command = desk.command(&["run", "m.jsonl"]);
+        let child = command.env("NIGHTPRESS_CRASH_AT", step).spawn().expect("starts");
+        assert_eq!(desk.finish(child).await.code, None, "it was not killed at {step}");
+        desk.write("m.jsonl", &manifest(next));
+        let seen = desk.run(&["run", "m.jsonl"]).await.ended(0);
+        assert!(!format!("{}{}", seen.out, seen.err).contains("gone"), "{}", seen.err);
+        assert_eq!((names(next), names("new")), (first.clone(), vec![]), "after {step}");
+    }
+    assert_eq!(desk.sent(), 4, "a picture was paid for again");
 }

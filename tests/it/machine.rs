@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nightpress::job::{AttemptOutcome, Clock, JobState, SystemClock, Timestamp};
-use nightpress::output::Disk;
+use nightpress::output::{Disk, Free};
 use nightpress::queue::Queue as _;
 use nightpress::simulator::{Fault, FaultRule, Pictures, Scenario};
 use nightpress::worker::{Ending, Event, Stop};
@@ -30,8 +30,8 @@ impl FakeDisk {
 }
 
 impl Disk for FakeDisk {
-    fn free_bytes(&self, _folder: &Path) -> Option<u64> {
-        Some(self.0.load(Ordering::Relaxed))
+    fn free(&self, _folder: &Path) -> Option<Free> {
+        Some(Free { bytes: self.0.load(Ordering::Relaxed), files: None })
     }
 }
 
@@ -339,4 +339,67 @@ async fn after_the_deadline_nothing_is_sent() {
     assert_eq!(press.log().entries.len(), 0);
     press.config.deadline = Some(press.clock.now().plus(Duration::from_secs(3600)));
     assert_eq!(press.run().await.expect("runs"), Ending::Done);
+}
+
+#[tokio::test]
+async fn a_queue_that_was_lost_is_told_before_anything_is_paid_again() {
+    let desk = Desk::new(vec![]).await;
+    desk.write("m.jsonl", &manifest(3));
+    desk.run(&["run", "m.jsonl"]).await.ended(0);
+    let queue = desk.path("out/m/queue.db");
+    let good = fs::read(&queue).expect("reads");
+    let ledger = desk.read("out/m/attempts.csv");
+    let refused = async |what: &str| {
+        for command in ["run", "load", "plan"] {
+            desk.run(&[command, "m.jsonl"])
+                .await
+                .ended(2)
+                .says(what)
+                .says("paid again")
+                .says("queue.db back");
+        }
+        assert_eq!((desk.sent(), desk.read("out/m/attempts.csv")), (3, ledger.clone()));
+    };
+    fs::remove_file(&queue).expect("removes");
+    refused("attempts.csv tells of 3 requests, but queue.db is missing or empty").await;
+    fs::write(&queue, b"").expect("empties");
+    refused("attempts.csv tells of 3 requests").await;
+    // An older copy: two more pictures were made since.
+    fs::write(&queue, &good).expect("writes");
+    desk.write("m.jsonl", &manifest(5));
+    desk.run(&["run", "m.jsonl"]).await.ended(0);
+    fs::write(&queue, &good).expect("writes");
+    for command in [&["run", "m.jsonl"][..], &["work"], &["report"]] {
+        desk.run(command)
+            .await
+            .ended(2)
+            .says("attempts.csv tells of 5 requests, but queue.db knows of 3 only");
+    }
+    fs::remove_file(desk.path("out/m/attempts.csv")).expect("removes");
+    fs::remove_file(&queue).expect("removes");
+    desk.run(&["run", "m.jsonl"]).await.ended(2).says("there are files in images/");
+    assert_eq!(desk.sent(), 5);
+    fs::remove_dir_all(desk.path("out/m/images")).expect("removes");
+    desk.run(&["run", "m.jsonl"]).await.ended(0);
+    assert_eq!(desk.sent(), 10, "a person begins anew");
+}
+
+#[tokio::test]
+async fn results_on_another_disk_and_a_disk_without_inodes_are_told_before_anything_is_sent() {
+    let desk = Desk::new(vec![]).await;
+    desk.write("m.jsonl", &manifest(3));
+    desk.run(&["load", "m.jsonl"]).await.ended(0);
+    fs::create_dir_all(desk.path("out/m/images")).expect("creates");
+    {
+        let Some(_elsewhere) = Tmpfs::mount(&desk.path("out/m/images"), "4m") else { return };
+        desk.run(&["work"]).await.ended(3).says("on different disks").says("-o");
+    }
+    fs::create_dir(desk.path("disk")).expect("creates");
+    let Some(small) = Tmpfs::mount(&desk.path("disk"), "64m,nr_inodes=60") else { return };
+    desk.run(&["run", "m.jsonl", "-o", "disk/run"]).await.ended(3).says("more files (inodes), 68 are needed");
+    assert_eq!(desk.sent(), 0);
+    small.remount("nr_inodes=0");
+    desk.run(&["run", "m.jsonl", "-o", "disk/run"]).await.ended(0);
+    desk.run(&["work", "-o", "out/m"]).await.ended(0);
+    assert_eq!(desk.sent(), 6);
 }

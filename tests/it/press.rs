@@ -164,7 +164,7 @@ impl Press {
         };
         work(Work {
             queue: Arc::clone(&self.queue) as Arc<dyn Queue>,
-            client: Client::new(endpoint.clone(), self.timeouts).expect("builds"),
+            clients: vec![Client::new(endpoint.clone(), self.timeouts).expect("builds")],
             fetcher: ImageFetcher::new(endpoint.base_url, self.timeouts).expect("builds"),
             folder: self.folder(),
             disk: Arc::clone(&self.disk),

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::cli::args::LoadArgs;
 use crate::cli::exit::Exit;
 use crate::cli::folder;
+use crate::cli::ledger;
 use crate::cli::loading::{self, Contents, Loader};
 use crate::cli::session::{Session, identity};
 use crate::cli::settings::{LoadSettings, Voice};
@@ -54,13 +55,13 @@ pub(in crate::cli) async fn run(session: Session, args: LoadArgs) -> Result<Exit
 /// Loads a manifest; the queue is open afterwards. A manifest with errors makes no folder.
 pub(super) async fn load(session: &Session, folder: &RunFolder, what: Load<'_>) -> Result<Arc<dyn Queue>> {
     let whose = || identity(folder, what.manifest, what.settings.provider);
-    let known = match session.open_if_made(folder, whose()?).await? {
-        Some(queue) => {
-            let known = Loader::known_digests(queue.as_ref()).await;
-            queue.close().await;
-            known?
-        }
-        None => DigestCache::default(),
+    let known = if let Some(queue) = session.open_if_made(folder, whose()?).await? {
+        let known = known_digests(queue.as_ref(), folder).await;
+        queue.close().await;
+        known?
+    } else {
+        ledger::check(None, folder).await?;
+        DigestCache::default()
     };
     let (contents, digests) = what.loader.check(known, &session.terminal).await?;
     if !folder.queue().exists() {
@@ -77,6 +78,11 @@ pub(super) async fn load(session: &Session, folder: &RunFolder, what: Load<'_>) 
             Err(error)
         }
     }
+}
+
+async fn known_digests(queue: &dyn Queue, folder: &RunFolder) -> Result<DigestCache> {
+    ledger::check(Some(queue), folder).await?;
+    Loader::known_digests(queue).await
 }
 
 async fn apply(

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::cli::args::RunArgs;
 use crate::cli::exit::Exit;
 use crate::cli::folder;
+use crate::cli::ledger;
 use crate::cli::loading::{self, Contents, Loader};
 use crate::cli::session::Session;
 use crate::cli::settings::{SendSettings, Settings};
@@ -28,6 +29,7 @@ pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit>
     let folder = folder::of_manifest(args.folder.output.as_deref(), &args.manifest, provider)?;
     let loader = Loader::new(&args.manifest, settings.load.clone(), session.clock.as_ref())?;
     let queue = session.compare_with(&folder, &args.manifest, provider).await?;
+    ledger::check(Some(queue.as_ref()), &folder).await?;
     let known = Loader::known_digests(queue.as_ref()).await?;
     let (contents, digests) = loader.check(known, &session.terminal).await?;
     loader.stage(queue.as_ref(), digests).await?;

@@ -8,6 +8,7 @@ use crate::cli::api::Api;
 use crate::cli::args::WorkArgs;
 use crate::cli::exit::Exit;
 use crate::cli::folder;
+use crate::cli::ledger;
 use crate::cli::logging;
 use crate::cli::press::Press;
 use crate::cli::session::Session;
@@ -39,6 +40,7 @@ async fn press(
     (queue, settings): (Arc<dyn Queue>, Settings),
     (api, forever): (Api, bool),
 ) -> Result<Exit> {
+    ledger::check(Some(queue.as_ref()), &folder).await?;
     check_cap(queue.as_ref(), &settings).await?;
     logging::start(&folder, api.keys(), settings.voice.verbose, &session.terminal)?;
     let api = api.start().await?;

@@ -99,6 +99,32 @@ pub(in crate::queue) async fn only_a_new_name_moves_the_file(bench: &dyn Bench) 
     assert_eq!(world.row("a").await.outputs[0].name, "new/b.png");
 }
 
+pub(in crate::queue) async fn a_renaming_that_was_begun_is_known_after_a_crash(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    world.load(jobs(&["a", "b"])).await;
+    for claim in world.claim(2).await {
+        world.finish(&claim).await;
+    }
+    let wish = async |name: &str| {
+        let mut list = jobs(&["a", "b"]);
+        list[0].job.output = name.parse().unwrap();
+        world.load(list).await;
+        world.queue.moves().await.unwrap()
+    };
+    let moves = wish("new/c").await;
+    world.queue.begin_moves(&moves).await.unwrap();
+    assert_eq!(world.queue.moves_begun().await.unwrap(), moves);
+    // The crash; then a person wants the old name again, but the file has the new one.
+    assert!(wish("a").await.is_empty());
+    let begun = world.queue.moves_begun().await.unwrap();
+    world.queue.moved(begun[0].output, "new/c.png").await.unwrap();
+    assert!(world.queue.moves_begun().await.unwrap().is_empty());
+    let back = world.queue.moves().await.unwrap();
+    assert_eq!((back[0].from.as_str(), back[0].to.as_str()), ("new/c.png", "a.png"));
+    world.queue.moved(back[0].output, "a.png").await.unwrap();
+    assert!(world.queue.moves().await.unwrap().is_empty());
+}
+
 pub(in crate::queue) async fn names_that_move_in_a_chain_come_in_order(bench: &dyn Bench) {
     let world = World::new(bench).await;
     world.load(jobs(&["a", "b"])).await;

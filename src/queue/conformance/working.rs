@@ -308,6 +308,21 @@ pub(in crate::queue) async fn allowances_count_their_own_outcomes(bench: &dyn Be
     assert_eq!(world.claim_one().await.counters, Counters { transient: 2, no_image: 1, lost: 1 });
 }
 
+pub(in crate::queue) async fn what_the_provider_is_to_blame_for_uses_up_no_allowance(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    world.load(jobs(&["a"])).await;
+    let claim = world.claim_one().await;
+    let due = world.clock_now().plus(Duration::from_secs(30));
+    world.settle(&claim, AttemptOutcome::Transient, Next::Spare(due)).await.unwrap();
+    assert_eq!(world.queue.next_due(&Scope::default()).await.unwrap(), Some(due));
+    world.clock.advance(Duration::from_secs(30));
+    let claim = world.claim_one().await;
+    assert_eq!(claim.counters, Counters::default());
+    world.settle(&claim, AttemptOutcome::Transient, Next::Retry(world.clock_now())).await.unwrap();
+    assert_eq!(world.claim_one().await.counters.transient, 1);
+    assert_eq!(world.outcomes(claim.job).await[..2], [AttemptOutcome::Transient; 2], "the ledger has both");
+}
+
 pub(in crate::queue) async fn a_dropped_future_tears_nothing(bench: &dyn Bench) {
     let world = World::new(bench).await;
     world.load(jobs(&["a", "b", "c", "d", "e", "f"])).await;

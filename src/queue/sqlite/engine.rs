@@ -206,15 +206,20 @@ pub(super) async fn serve(mut session: Session, mut inbox: Inbox) {
         if group.close {
             inbox.0.close();
         }
-        group.commit(&mut session).await;
+        if !group.is_empty() {
+            group.commit(&mut session).await;
+        }
     }
     end(session).await;
 }
 
 /// Folds the write-ahead log into the database, so that the run folder holds one file. Where
-/// another process still reads or writes, it will do so when it ends.
+/// another process still reads or writes, it will do so when it ends; nobody waits for that.
 async fn end(session: Session) {
     let mut conn = session.conn;
+    if let Err(error) = sqlx::raw_sql("PRAGMA busy_timeout = 0").execute(&mut conn).await {
+        tracing::debug!(%error, "the queue's connection is of no use any more");
+    }
     if let Err(error) = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut conn).await {
         tracing::debug!(%error, "the write-ahead log stays for the next start");
     }
@@ -244,6 +249,11 @@ impl Group {
             Command::Work(work) => self.work.push_back(work),
             Command::Close => self.close = true,
         }
+    }
+
+    /// Whether it only closes.
+    fn is_empty(&self) -> bool {
+        self.settle.is_empty() && self.published.is_empty() && self.work.is_empty()
     }
 
     async fn commit(mut self, session: &mut Session) {

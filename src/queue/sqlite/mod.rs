@@ -210,6 +210,16 @@ impl Queue for SqliteQueue {
         self.read(move |conn| Box::pin(publish::moves(conn, batch))).await
     }
 
+    async fn begin_moves(&self, moves: &[OutputMove]) -> Result<(), QueueError> {
+        let moves: Vec<_> = moves.iter().map(|one| (one.output, one.to.clone())).collect();
+        self.write(|session| Box::pin(publish::begin_moves(session, moves))).await
+    }
+
+    async fn moves_begun(&self) -> Result<Vec<OutputMove>, QueueError> {
+        let batch = self.batch;
+        self.read(move |conn| Box::pin(publish::moves_begun(conn, batch))).await
+    }
+
     async fn moved(&self, output: OutputId, name: &str) -> Result<(), QueueError> {
         let name = name.to_owned();
         self.write(move |session| Box::pin(async move { publish::moved(session, output, &name).await })).await

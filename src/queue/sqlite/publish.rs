@@ -11,6 +11,7 @@ use super::engine::Session;
 use super::fault::{Doing, count, get, narrow, parsed, signed};
 use super::names::{self, Wanted};
 use super::rows::{self, Row, Values};
+use super::stage;
 use crate::job::{CrashPoint, Epoch, JobId, OutputId, OutputName, crash_point};
 use crate::queue::{OldOutput, OutputMove, PlannedOutput, Publication, QueueError};
 
@@ -79,7 +80,15 @@ SELECT o.output FROM output o WHERE o.batch = $1 AND o.name_key = $2 AND o.job <
 UNION ALL
 SELECT 0 FROM job_detail d CROSS JOIN job j
 WHERE d.output_key = $2 AND d.job <> $3 AND j.job = d.job AND j.in_manifest = 1";
-const MOVED: &str = "UPDATE output SET name = $2, name_key = $3, stale = $4 WHERE output = $1";
+/// $1 JSON array of [output, name].
+const BEGIN_MOVES: &str = "
+UPDATE output SET moving = e.value ->> 1 FROM json_each($1) e WHERE output.output = e.value ->> 0";
+const BEGUN: &str = "
+SELECT output, name, moving, bytes, sha256 FROM output INDEXED BY output_moving
+WHERE moving IS NOT NULL AND batch = $1 ORDER BY output";
+const WISH: &str = "
+SELECT d.output AS wanted, o.position FROM output o CROSS JOIN job_detail d WHERE o.output = $1 AND d.job = o.job";
+const MOVED: &str = "UPDATE output SET name = $2, name_key = $3, stale = $4, moving = NULL WHERE output = $1";
 
 /// A file that is about to be planned.
 pub(super) struct Plan<'f> {
@@ -372,14 +381,48 @@ pub(super) async fn moves(conn: &mut SqliteConnection, batch: i64) -> Result<Vec
 /// Marks the name of a file that only steps aside for another one: it is still to be renamed.
 const ASIDE: &str = ".moving.";
 
+pub(super) async fn begin_moves(
+    session: &mut Session,
+    moves: Vec<(OutputId, String)>,
+) -> Result<(), QueueError> {
+    let moves: Vec<(i64, &str)> = moves.iter().map(|(output, name)| (output.0, name.as_str())).collect();
+    let begin = sqlx::query(BEGIN_MOVES).bind(stage::text("output.moving", &moves)?);
+    begin.execute(&mut session.conn).await.doing("noting what is renamed").map(drop)
+}
+
+pub(super) async fn moves_begun(
+    conn: &mut SqliteConnection,
+    batch: i64,
+) -> Result<Vec<OutputMove>, QueueError> {
+    let rows = sqlx::query(BEGUN).bind(batch).fetch_all(conn).await.doing("looking for renamings")?;
+    let begun = |row: &SqliteRow| {
+        Ok(OutputMove {
+            output: OutputId(get(row, "output")?),
+            from: get(row, "name")?,
+            to: get(row, "moving")?,
+            bytes: count(row, "bytes")?,
+            digest: parsed(row, "sha256")?,
+        })
+    };
+    rows.iter().map(begun).collect()
+}
+
 pub(super) async fn moved(session: &mut Session, output: OutputId, name: &str) -> Result<(), QueueError> {
+    let what = "renaming a file";
+    let wish = sqlx::query(WISH).bind(output.0).fetch_optional(&mut session.conn).await.doing(what)?;
+    let stem = names::stem_of(name);
+    // It may have stepped aside only, or its job has another wish by now.
+    let stale = match wish {
+        Some(row) => names::numbered(get(&row, "wanted")?, narrow(&row, "position")?)? != stem,
+        None => false,
+    };
     sqlx::query(MOVED)
         .bind(output.0)
         .bind(name.to_owned())
-        .bind(OutputName::key_of(names::stem_of(name)))
-        .bind(name.contains(ASIDE))
+        .bind(OutputName::key_of(stem))
+        .bind(stale)
         .execute(&mut session.conn)
         .await
-        .doing("renaming a file")
+        .doing(what)
         .map(drop)
 }

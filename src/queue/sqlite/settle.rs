@@ -30,15 +30,15 @@ UPDATE job SET
     lost      = lost + (e.outcome = 'lost'),
     lost_alone = lost_alone + (e.outcome = 'lost' AND a.alone)
 FROM temp.ending e CROSS JOIN attempt a
-WHERE e.outcome IN ('transient', 'no_image', 'lost') AND a.attempt = e.attempt
+WHERE e.outcome IN ('transient', 'no_image', 'lost') AND e.next <> 'spare' AND a.attempt = e.attempt
   AND job.job = e.job AND job.revision = a.revision;
 
 UPDATE job SET
     state = CASE WHEN job.cancel IS NOT NULL THEN 'cancelled'
-                 WHEN job.revision <> a.revision OR e.next = 'retry' THEN 'pending'
+                 WHEN job.revision <> a.revision OR e.next IN ('retry', 'spare') THEN 'pending'
                  ELSE e.next END,
-    ready = NOT (e.next = 'retry' AND e.available_at > $1),
-    available_at = iif(e.next = 'retry', e.available_at, 0), snoozed_at = $1,
+    ready = NOT (e.next IN ('retry', 'spare') AND e.available_at > $1),
+    available_at = iif(e.next IN ('retry', 'spare'), e.available_at, 0), snoozed_at = $1,
     worker = NULL, epoch = NULL, attempt = NULL
 FROM temp.ending e CROSS JOIN attempt a
 WHERE e.next <> 'publish' AND a.attempt = e.attempt AND job.job = e.job;
@@ -69,6 +69,7 @@ impl Row for Ending<'_> {
         let (next, available_at) = match &settlement.next {
             Next::Publish(_) => ("publish", 0),
             Next::Retry(at) => ("retry", at.as_ms()),
+            Next::Spare(at) => ("spare", at.as_ms()),
             Next::Fail => ("failed", 0),
             Next::Refuse => ("refused", 0),
             Next::Hold => ("held", 0),
@@ -135,7 +136,7 @@ pub(super) async fn settle(
                 Wanted { job: item.job.0, stem: get(row, "output")?, count: files.len() },
                 files.as_slice(),
             )),
-            Next::Fail | Next::Refuse | Next::Retry(_) => ended.push(item.job.0),
+            Next::Fail | Next::Refuse | Next::Retry(_) | Next::Spare(_) => ended.push(item.job.0),
             Next::Hold => {}
         }
     }

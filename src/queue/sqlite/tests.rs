@@ -292,3 +292,14 @@ async fn a_disk_that_keeps_no_log_is_refused() {
     assert!(matches!(&error, QueueError::NoWal { path } if path == "far/queue.db"), "{error}");
     assert!(error.to_string().contains("use a folder on a local disk with -o"), "{error}");
 }
+
+#[tokio::test]
+async fn closing_waits_for_no_lock_of_another_program() {
+    let folder = Folder::new();
+    let queue = open(options(&folder.path())).await.unwrap();
+    let mut other = folder.raw().await;
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let patience = super::fault::BUSY_WAIT / 3;
+    tokio::time::timeout(patience, queue.close()).await.expect("closing waited for the lock");
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+}
