@@ -14,7 +14,7 @@ use nightpress::pacing::RetryPolicy;
 use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
 use nightpress::queue::{JobFilter, LoadPolicy, LostPolicy, NewJob, Queue, Scope};
 use nightpress::simulator::{Scenario, Simulator, SimulatorConfig};
-use nightpress::worker::{Event, Observer, Shutdown, Work, WorkConfig, work};
+use nightpress::worker::{Concurrency, Event, Observer, PerMinute, Shutdown, Work, WorkConfig, work};
 
 /// Tells what happens, a line each.
 struct Lines;
@@ -74,9 +74,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         config: WorkConfig {
             command: "embed".to_owned(),
             provider: Provider::Simulator,
-            concurrency: 3,
-            per_minute: None,
-            per_minute_by_model: [].into(),
+            concurrency: Concurrency::Auto { max: 8 },
+            requests_per_minute: PerMinute::default(),
+            images_per_minute: PerMinute::default(),
             retry: RetryPolicy::default(),
             scope: Scope::default(),
             lost: LostPolicy::Retry,

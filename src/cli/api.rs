@@ -8,6 +8,7 @@ use crate::gemini::{Client, Endpoint, ImageFetcher, Key, Timeouts};
 use crate::job::Provider;
 use crate::output::open_files_max;
 use crate::simulator::{Scenario, Simulator, SimulatorConfig};
+use crate::worker::Concurrency;
 
 /// The simulator's seed unless `--seed` says otherwise.
 const SIMULATOR_SEED: u64 = 1;
@@ -47,7 +48,7 @@ impl Api {
     pub(super) fn find(settings: &Settings) -> Result<Self> {
         let provider = settings.load.provider;
         let send = &settings.send;
-        check_open_files(send.concurrency, open_files_max())?;
+        within_files(send.concurrency, open_files_max())?;
         let keys = find_keys(provider, &send.api_key_file, |name| std::env::var(name).ok())?;
         let place = match &send.base_url {
             Some(url) => Place::Url(url.clone()),
@@ -89,15 +90,27 @@ impl LiveApi {
     }
 }
 
-/// Without this, connections would fail one by one later, and the jobs would be blamed.
-fn check_open_files(concurrency: u32, files_max: Option<u64>) -> Result<()> {
-    let needed = FILES_KEPT + FILES_PER_REQUEST * u64::from(concurrency);
-    match files_max {
-        Some(max) if max < needed => bail!(
-            "--concurrency {concurrency} needs up to {needed} open files, this process may have {max}: raise              the limit (`ulimit -n {needed}`) or use --concurrency {}",
-            (max.saturating_sub(FILES_KEPT) / FILES_PER_REQUEST).max(1)
+/// What this process may have open, brought in line with how many requests are wanted. Without it,
+/// connections would fail one by one later, and the jobs would be blamed.
+pub(super) fn within_files(wanted: Concurrency, files_max: Option<u64>) -> Result<Concurrency> {
+    let needed = |requests: u32| FILES_KEPT + FILES_PER_REQUEST * u64::from(requests);
+    let Some(files_max) = files_max else { return Ok(wanted) };
+    let possible = files_max.saturating_sub(FILES_KEPT) / FILES_PER_REQUEST;
+    let possible = u32::try_from(possible).unwrap_or(u32::MAX);
+    match wanted {
+        Concurrency::Auto { max } if possible > 0 => Ok(Concurrency::Auto { max: max.min(possible) }),
+        Concurrency::Fixed(n) if n <= possible => Ok(wanted),
+        Concurrency::Fixed(n) if possible > 0 => bail!(
+            "--concurrency {n} needs up to {} open files, this process may have {files_max}: raise the limit \
+             (`ulimit -n {}`) or use --concurrency {possible}",
+            needed(n),
+            needed(n)
         ),
-        _ => Ok(()),
+        Concurrency::Fixed(_) | Concurrency::Auto { .. } => bail!(
+            "this process may have {files_max} open files, and needs {} at least: raise the limit (`ulimit -n {}`)",
+            needed(1),
+            needed(8)
+        ),
     }
 }
 
@@ -114,9 +127,14 @@ mod tests {
 
     #[test]
     fn a_limit_of_open_files_is_told_before_it_is_met() {
-        assert!(check_open_files(8, Some(64)).is_ok());
-        assert!(check_open_files(10_000, None).is_ok());
-        let error = check_open_files(64, Some(64)).expect_err("too few").to_string();
+        let (auto, eight, many) =
+            (Concurrency::Auto { max: 256 }, Concurrency::Fixed(8), Concurrency::Fixed(64));
+        assert_eq!(within_files(eight, Some(64)).expect("enough"), eight);
+        assert_eq!(within_files(auto, Some(64)).expect("some"), Concurrency::Auto { max: 8 });
+        assert_eq!(within_files(auto, None).expect("no limit"), auto);
+        let error = within_files(many, Some(64)).expect_err("too few").to_string();
         assert!(error.contains("up to 232 open files") && error.ends_with("--concurrency 8"), "{error}");
+        let error = within_files(auto, Some(42)).expect_err("not even one").to_string();
+        assert!(error.contains("needs 43 at least"), "{error}");
     }
 }

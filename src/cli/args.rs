@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use serde::Deserialize;
 
 use super::config::scalar;
-use super::value::{Bytes, Count, Deadline, Failures, Lost, Span, Usd};
+use super::value::{AtOnce, Bytes, Count, Deadline, Failures, Lost, Span, Usd};
 use crate::job::{JobName, JobState, ModelName, Provider};
 
 /// Where all of it comes from, said once.
@@ -208,14 +208,23 @@ pub(super) struct ScopeOptions {
 /// Options of sending.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 pub(super) struct SendOptions {
-    /// Most requests in flight in this process [default: 8].
-    #[arg(long, value_name = "N", env = "NIGHTPRESS_CONCURRENCY", help_heading = "Pace")]
+    /// Requests in flight in this process: `auto` for as many as rate and latency need, or a number
+    /// [default: auto].
+    #[arg(long, value_name = "auto|N", env = "NIGHTPRESS_CONCURRENCY", help_heading = "Pace")]
     #[serde(default, deserialize_with = "scalar")]
-    pub(super) concurrency: Option<Count>,
-    /// Requests a minute and model in this process, where the limit is known.
+    pub(super) concurrency: Option<AtOnce>,
+    /// The most that `--concurrency auto` may choose [default: 256].
+    #[arg(long, value_name = "N", env = "NIGHTPRESS_MAX_IN_FLIGHT", help_heading = "Pace")]
+    #[serde(default, deserialize_with = "scalar")]
+    pub(super) max_in_flight: Option<Count>,
+    /// Requests a minute for each key and model in this process; without it the limit is found out.
     #[arg(long, value_name = "N", env = "NIGHTPRESS_RPM", help_heading = "Pace")]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) rpm: Option<Count>,
+    /// Images a minute for each key and model in this process.
+    #[arg(long, value_name = "N", env = "NIGHTPRESS_IPM", help_heading = "Pace")]
+    #[serde(default, deserialize_with = "scalar")]
+    pub(super) ipm: Option<Count>,
     /// Sleep while the provider is out for long, instead of ending with exit code 3.
     #[arg(long, value_name = "BOOL", env = "NIGHTPRESS_WAIT", num_args = 0..=1, require_equals = true, help_heading = "Pace",
           default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]

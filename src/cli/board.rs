@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::lane_line::{self, Shown};
 use super::terminal::Terminal;
 use super::text;
 use crate::job::{AttemptId, AttemptOutcome, JobName, JobState, Micros, ModelName, printable};
-use crate::worker::{Event, Observer, Progress};
+use crate::worker::{Event, LaneView, Observer, Progress};
 
 /// The rate is that of this time.
 const RATE_WINDOW: Duration = Duration::from_secs(120);
@@ -50,6 +51,8 @@ pub(super) struct State {
     pub(super) failed: u64,
     /// Requests on their way, oldest first.
     pub(super) running: Vec<Running>,
+    /// How the lanes are doing.
+    pub(super) lanes: Vec<String>,
     /// No more requests leave.
     pub(super) draining: bool,
     /// When this run began.
@@ -88,6 +91,7 @@ impl State {
             throttled: 0,
             failed: 0,
             running: Vec::new(),
+            lanes: Vec::new(),
             draining: false,
             started: now,
             ends: VecDeque::new(),
@@ -202,6 +206,7 @@ impl Observer for Board {
                     self.tell(format_args!("{model} waits {}: {}", text::span(*for_), printable(&why)));
                 }
             }
+            Event::Lanes(lanes) => self.lock().lanes = lanes.iter().map(lane_line).collect(),
             Event::Draining { why, in_flight } => {
                 self.lock().draining = true;
                 let requests = text::count(*in_flight as u64, "request");
@@ -214,6 +219,19 @@ impl Observer for Board {
             Event::Warning(text) => self.terminal.note(&format!("warning: {}", printable(text))),
         }
     }
+}
+
+fn lane_line(lane: &LaneView) -> String {
+    lane_line::line(&Shown {
+        model: lane.model.as_str(),
+        key_id: lane.key_id.as_deref(),
+        sent_last_minute: lane.state.rate_per_minute,
+        per_minute: lane.state.limit_per_minute,
+        source: lane.source,
+        in_flight: lane.state.in_flight,
+        in_flight_max: lane.state.ceiling,
+        waits: lane.waits.as_ref().map(|(wait, why)| (*wait, why.as_str())),
+    })
 }
 
 /// What is told about the end of an attempt, if anything.

@@ -29,6 +29,8 @@ pub(super) struct Config {
     pub(super) prices: BTreeMap<String, Price>,
     /// Requests a minute of single models.
     pub(super) rpm_by_model: BTreeMap<String, u32>,
+    /// Images a minute of single models.
+    pub(super) ipm_by_model: BTreeMap<String, u32>,
 }
 
 /// Why the file cannot be used.
@@ -85,7 +87,10 @@ impl Config {
             let price = price.check().map_err(wrong)?;
             prices.insert(model, price);
         }
-        let limits = section.models.into_iter().filter_map(|(name, one)| Some((name, one.rpm?.0)));
+        let limits = |of: fn(&ModelEntry) -> Option<Count>| {
+            section.models.iter().filter_map(|(name, one)| Some((name.clone(), of(one)?.0))).collect()
+        };
+        let (rpm_by_model, ipm_by_model) = (limits(|one| one.rpm), limits(|one| one.ipm));
         Ok(Self {
             options: Options {
                 load: part::<LoadOptions>(path, text)?,
@@ -95,7 +100,8 @@ impl Config {
                 output: part::<OutputOptions>(path, text)?,
             },
             prices,
-            rpm_by_model: limits.collect(),
+            rpm_by_model,
+            ipm_by_model,
         })
     }
 
@@ -191,6 +197,8 @@ struct PriceEntry {
 struct ModelEntry {
     #[serde(default, deserialize_with = "scalar")]
     rpm: Option<Count>,
+    #[serde(default, deserialize_with = "scalar")]
+    ipm: Option<Count>,
 }
 
 impl PriceEntry {
@@ -271,6 +279,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::cli::value::AtOnce;
     use crate::job::Provider;
 
     fn parse(text: &str) -> Result<Config, String> {
@@ -282,12 +291,12 @@ mod tests {
         let config = parse(
             "provider: google\nconcurrency: 4\nmax_cost: 2.5\ndeadline: 06:30\ntimeout: 90s\nwait: true\n\
              max_failures: 5%\njob: 'hero*'\nprices:\n  house-model: {request: 0.039}\n  \
-             other: {input: 0.3, text: 2.5, image: 30}\nmodels:\n  other: {rpm: 12}\n",
+             other: {input: 0.3, text: 2.5, image: 30}\nmodels:\n  other: {rpm: 12, ipm: 9}\n",
         )
         .expect("is right");
         let send = &config.options.send;
         assert_eq!(config.options.load.provider, Some(Provider::Google));
-        assert_eq!(send.concurrency.map(|count| count.0), Some(4));
+        assert_eq!(send.concurrency, Some(AtOnce::Fixed(4)));
         assert_eq!(send.max_cost.map(|usd| usd.0), Some(Micros(2_500_000)));
         assert_eq!(send.timeout.map(|span| span.0), Some(Duration::from_secs(90)));
         assert_eq!(send.wait, Some(true));
@@ -296,7 +305,7 @@ mod tests {
         assert_eq!(config.prices["house-model"], Price::PerRequest(Micros(39_000)));
         let tokens = Price::PerToken { input_nanos: 300, text_nanos: 2_500, image_nanos: 30_000 };
         assert_eq!(config.prices["other"], tokens);
-        assert_eq!(config.rpm_by_model["other"], 12);
+        assert_eq!((config.rpm_by_model["other"], config.ipm_by_model["other"]), (12, 9));
     }
 
     #[test]
@@ -320,7 +329,7 @@ mod tests {
             let error = parse(text).expect_err("refused");
             assert!(error.contains(expect), "{error}");
         };
-        check("concurrency: 0\n", "expected a number, at least 1");
+        check("concurrency: 0\n", "expected auto or a number, at least 1");
         check("provider: acme\n", "expected anyfast, google or simulator");
         check("prices: {m: {input: 1}}\n", "the price of m must be {input");
         check("prices: {m: {request: -1}}\n", "must not be negative");

@@ -16,6 +16,7 @@ mod config;
 mod exit;
 mod folder;
 mod key;
+mod lane_line;
 mod ledger;
 mod loading;
 mod logging;

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::api::LiveApi;
+use super::api::{LiveApi, within_files};
 use super::board::{Board, Start};
 use super::closing::{self, Closing};
 use super::exit::{Exit, ScopeEnd, UNSUCCESSFUL};
@@ -20,7 +20,7 @@ use super::settings::{SendSettings, Settings};
 use super::signals::{FirstSignal, Signals};
 use super::text;
 use crate::job::{JobState, printable};
-use crate::output::{LocalDisk, RunFolder};
+use crate::output::{LocalDisk, RunFolder, open_files_max};
 use crate::queue::{JobFilter, Queue, QueueError, Scope, Selection};
 use crate::report::{ReportError, write_reports};
 use crate::worker::{Ending, Shutdown, Work, WorkConfig, WorkError, work};
@@ -94,9 +94,9 @@ impl Press {
         WorkConfig {
             command: self.command.to_owned(),
             provider: self.settings.load.provider,
-            concurrency: send.concurrency,
-            per_minute: send.rpm,
-            per_minute_by_model: send.rpm_by_model.clone(),
+            concurrency: within_files(send.concurrency, open_files_max()).unwrap_or(send.concurrency),
+            requests_per_minute: send.rpm.clone(),
+            images_per_minute: send.ipm.clone(),
             retry: send.retry,
             scope: send.scope.clone(),
             lost: send.lost,
@@ -187,8 +187,8 @@ impl Press {
         let at = self.folder.path().display().to_string();
         let provider = self.settings.load.provider;
         let line = format!(
-            "{jobs} to do for {provider}, up to {} at once, into {}",
-            send.concurrency,
+            "{jobs} to do for {provider}, {}, into {}",
+            text::at_once(send.concurrency),
             printable(&at)
         );
         self.session.terminal.note(&line);

@@ -24,6 +24,8 @@ const MODEL_COLUMNS: usize = 30;
 /// Fewest and most columns of a job's id beside it; in a narrower terminal the model goes.
 const ID_COLUMNS_MIN: usize = 16;
 const ID_COLUMNS_MAX: usize = 40;
+/// Lanes that have a line of their own.
+const LANES_SHOWN_MAX: usize = 6;
 /// Lines of the terminal that are left to what stood there before.
 const LINES_SPARED: usize = 4;
 
@@ -88,7 +90,9 @@ fn message(state: &State, rows: usize, columns: usize) -> String {
     // A line that is exactly as wide as the terminal makes some of them wrap.
     let width = columns.saturating_sub(1);
     let mut lines = vec![cut(&headline(state), width.saturating_sub(BAR_COLUMNS + 1))];
-    let lines_max = rows.saturating_sub(LINES_SPARED + 2).max(1);
+    let shown = state.lanes.iter().take(LANES_SHOWN_MAX.min(rows / 4));
+    lines.extend(shown.map(|lane| cut(&format!("  {lane}"), width)));
+    let lines_max = rows.saturating_sub(LINES_SPARED + 1 + lines.len()).max(1);
     let shown = if state.running.len() > lines_max { lines_max - 1 } else { state.running.len() };
     lines.extend(state.running.iter().take(shown).map(|one| cut(&job_line(one, width), width)));
     let hidden = state.running.len() - shown;

@@ -1,6 +1,5 @@
 //! Options of all layers as one checked whole: what the commands work with.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,14 +8,16 @@ use jiff::tz::TimeZone;
 
 use super::args::{LoadOptions, Options, OutputOptions, QueueOptions, ScopeOptions, SendOptions};
 use super::config::Config;
+use super::value::AtOnce;
 use crate::gemini::{Timeouts, is_loopback};
 use crate::job::{Clock, Micros, ModelName, PriceTable, Provider, Timestamp};
 use crate::pacing::{Backoff, RetryPolicy};
 use crate::queue::{LoadPolicy, LostPolicy, Scope};
-use crate::worker::FailureLimit;
+use crate::worker::{Concurrency, FailureLimit, PerMinute};
 
-/// Requests in flight until the number is found automatically.
-const CONCURRENCY: u32 = 8;
+/// Requests in flight at most that `auto` may choose: each holds less than a MiB, so all of
+/// them together no more than 256 MiB.
+const IN_FLIGHT_MAX: u32 = 256;
 /// A request above this is an error of the manifest; the practical bound is about 18 MB (users'
 /// reports, 2026-11), and it is warned of.
 const REQUEST_BYTES_MAX: u64 = 100_000_000;
@@ -38,9 +39,9 @@ pub(super) struct LoadSettings {
 /// What is sent where, how fast, and when to stop.
 #[derive(Debug, Clone)]
 pub(super) struct SendSettings {
-    pub(super) concurrency: u32,
-    pub(super) rpm: Option<u32>,
-    pub(super) rpm_by_model: BTreeMap<String, u32>,
+    pub(super) concurrency: Concurrency,
+    pub(super) rpm: PerMinute,
+    pub(super) ipm: PerMinute,
     pub(super) scope: Scope,
     pub(super) retry: RetryPolicy,
     pub(super) lost: LostPolicy,
@@ -109,7 +110,7 @@ layered! {
     ScopeOptions { first, job }
     QueueOptions { queue }
     SendOptions {
-        concurrency, rpm, wait, base_url, allow_insecure, api_key_file, scenario, seed, max_attempts, backoff_base,
+        concurrency, max_in_flight, rpm, ipm, wait, base_url, allow_insecure, api_key_file, scenario, seed, max_attempts, backoff_base,
         backoff_cap, lost, repair, max_cost, max_failures, deadline, timeout, idle_timeout, grace
     }
 }
@@ -176,9 +177,14 @@ impl Settings {
         Ok(Self {
             voice: options.output.voice(),
             send: SendSettings {
-                concurrency: send.concurrency.map_or(CONCURRENCY, |count| count.0),
-                rpm: send.rpm.map(|count| count.0),
-                rpm_by_model: config.rpm_by_model.clone(),
+                concurrency: match send.concurrency.unwrap_or(AtOnce::Auto) {
+                    AtOnce::Auto => {
+                        Concurrency::Auto { max: send.max_in_flight.map_or(IN_FLIGHT_MAX, |n| n.0) }
+                    }
+                    AtOnce::Fixed(n) => Concurrency::Fixed(n),
+                },
+                rpm: PerMinute { all: send.rpm.map(|n| n.0), by_model: config.rpm_by_model.clone() },
+                ipm: PerMinute { all: send.ipm.map(|n| n.0), by_model: config.ipm_by_model.clone() },
                 scope: options.scope.scope(),
                 retry: RetryPolicy {
                     transient_max: send.max_attempts.map_or(retry.transient_max, |count| count.0),
@@ -273,8 +279,8 @@ mod tests {
     fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
         let got = settings("--concurrency 2", "concurrency: 4\nrpm: 60\nkeep_changed: true\nverbose: 1\n");
         let got = got.expect("is right");
-        assert_eq!(got.send.concurrency, 2);
-        assert_eq!(got.send.rpm, Some(60));
+        assert_eq!(got.send.concurrency, Concurrency::Fixed(2));
+        assert_eq!(got.send.rpm.all, Some(60));
         assert!(got.load.policy.keep_changed);
         assert_eq!(got.voice.verbose, 1);
         assert_eq!(got.send.retry, RetryPolicy::default());
@@ -310,7 +316,7 @@ mod tests {
     fn without_a_word_from_anyone_the_defaults_of_the_contract_hold() {
         let got = settings("", "").expect("is right");
         assert_eq!(got.load.provider, Provider::Anyfast);
-        assert_eq!(got.send.concurrency, 8);
+        assert_eq!(got.send.concurrency, Concurrency::Auto { max: 256 });
         assert_eq!(got.send.retry.transient_max, 5);
         assert_eq!(got.send.base_url.expect("default").as_str(), "https://www.anyfast.ai/");
         assert_eq!(got.send.scope, Scope::default());

@@ -1,5 +1,6 @@
 //! Figures and lists as a person reads them.
 
+use crate::worker::Concurrency;
 use std::time::Duration;
 
 /// `1 job`, `2 jobs`.
@@ -60,6 +61,14 @@ pub(super) fn per_minute(n: u64, over: Duration) -> f64 {
 pub(super) fn time_left(left: u64, per_minute: f64) -> Option<Duration> {
     let seconds = left as f64 / per_minute * 60.0;
     Duration::try_from_secs_f64(seconds).ok().filter(|_| per_minute > 0.0)
+}
+
+/// How many requests are in flight, for people.
+pub(super) fn at_once(concurrency: Concurrency) -> String {
+    match concurrency {
+        Concurrency::Auto { max } => format!("as many at once as are of use (up to {max})"),
+        Concurrency::Fixed(n) => format!("up to {n} at once"),
+    }
 }
 
 #[cfg(test)]

@@ -184,6 +184,27 @@ impl FromStr for Count {
     }
 }
 
+/// How many requests are in flight: `auto`, or a number that fixes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AtOnce {
+    Auto,
+    Fixed(u32),
+}
+
+impl FromStr for AtOnce {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim() {
+            "auto" => Ok(Self::Auto),
+            text => match text.parse() {
+                Ok(n) if n > 0 => Ok(Self::Fixed(n)),
+                _ => expected("auto or a number, at least 1"),
+            },
+        }
+    }
+}
+
 /// What becomes of jobs whose attempt was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost(pub(super) LostPolicy);

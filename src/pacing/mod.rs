@@ -6,11 +6,20 @@
 //! [`RetryPolicy`] says what becomes of a job whose attempt did not succeed.
 
 mod backoff;
+mod ceiling;
+mod closure;
 mod daily;
 mod lane;
+mod limit;
+mod overload;
 mod retry;
+mod sends;
+#[cfg(test)]
+mod virtual_clock;
 
 pub use backoff::Backoff;
+pub use closure::{Closed, Why};
 pub use daily::daily_quota_reset;
-pub use lane::{Closed, Grant, Lane, LaneLimits, Ticket, Why};
+pub use lane::{Grant, Hints, Lane, LaneLimits, LaneState, Learned, Ticket};
+pub use limit::Source;
 pub use retry::{RetryPolicy, Verdict};

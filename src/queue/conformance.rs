@@ -59,6 +59,7 @@ macro_rules! conformance_suite {
                 what_was_learned_about_a_lane_is_there_for_the_next_run
                 lanes_are_shown_while_their_worker_lives
                 a_lane_that_stands_in_takes_only_jobs_that_allow_it
+                a_lane_serves_its_own_jobs_before_it_stands_in
                 a_load_may_change_who_stands_in;
             publishing:
                 a_job_succeeds_when_its_files_stand

@@ -112,8 +112,8 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
 
     /// Leases due jobs to a worker and writes their attempts, in one commit.
     ///
-    /// Of each lane's model, or of the model that it stands in for, at most as many as it has permits;
-    /// untried jobs before those with a
+    /// Each lane gets at most as many as it has permits: jobs of its own model, then of those that it
+    /// stands in for. Untried jobs before those with a
     /// lost attempt, then higher priority, then manifest order. With a cap, a job whose
     /// reservation would lift the batch's `at most` above it is not claimed and
     /// [`Claimed::capped`] is set. A job that was lost [`LOST_UNTIL_ALONE`] times is handed out only to

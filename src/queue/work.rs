@@ -62,18 +62,18 @@ pub enum Company {
 pub struct Permits {
     /// The lane.
     pub lane: LaneId,
-    /// At most so many.
+    /// At most so many, of all models together.
     pub count: u32,
-    /// Jobs of another model, which name the lane's as one that may stand in; `None`: jobs of the lane's
-    /// own model.
-    pub instead_of: Option<ModelName>,
+    /// Models whose jobs it may take, in this order, where those of its own leave something: jobs that
+    /// name the lane's model as one that may stand in.
+    pub also_for: Vec<ModelName>,
 }
 
 impl Permits {
     /// For jobs of the lane's own model.
     #[must_use]
     pub const fn own(lane: LaneId, count: u32) -> Self {
-        Self { lane, count, instead_of: None }
+        Self { lane, count, also_for: Vec::new() }
     }
 }
 

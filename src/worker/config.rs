@@ -14,12 +14,12 @@ pub struct WorkConfig {
     pub command: String,
     /// Whom the requests go to.
     pub provider: Provider,
-    /// Most requests in flight in this process.
-    pub concurrency: u32,
-    /// Requests a minute and lane; `None` when the limit is unknown.
-    pub per_minute: Option<u32>,
-    /// The same for single models; wins over `per_minute`.
-    pub per_minute_by_model: BTreeMap<String, u32>,
+    /// Requests in flight in this process.
+    pub concurrency: Concurrency,
+    /// Requests a minute and lane, where a person gave it.
+    pub requests_per_minute: PerMinute,
+    /// Images a minute and lane, where a person gave it.
+    pub images_per_minute: PerMinute,
     /// How often each kind of failure is tried again.
     pub retry: RetryPolicy,
     /// Which jobs.
@@ -44,10 +44,42 @@ pub struct WorkConfig {
     pub seed: u64,
 }
 
-impl WorkConfig {
-    /// Requests a minute for a model; `None` when its limit is unknown.
-    pub fn per_minute_of(&self, model: &ModelName) -> Option<u32> {
-        self.per_minute_by_model.get(model.as_str()).copied().or(self.per_minute)
+/// How many requests are in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concurrency {
+    /// As many as rate and latency need, and no more than `max`.
+    Auto {
+        /// The most.
+        max: u32,
+    },
+    /// So many at most.
+    Fixed(u32),
+}
+
+impl Concurrency {
+    /// The most that may be in flight.
+    #[must_use]
+    pub const fn max(self) -> u32 {
+        match self {
+            Self::Auto { max } | Self::Fixed(max) => max,
+        }
+    }
+}
+
+/// A limit a minute, by model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PerMinute {
+    /// For all models that have none of their own; `None` when it is not known.
+    pub all: Option<u32>,
+    /// For single models.
+    pub by_model: BTreeMap<String, u32>,
+}
+
+impl PerMinute {
+    /// For this model; `None` when it is not known.
+    #[must_use]
+    pub fn of(&self, model: &ModelName) -> Option<u32> {
+        self.by_model.get(model.as_str()).copied().or(self.all)
     }
 }
 

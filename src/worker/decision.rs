@@ -28,6 +28,8 @@ pub(super) struct Grounds<'a> {
     pub(super) counters: Counters,
     /// How long the lane is closed; zero while it is parked.
     pub(super) lane_wait: Duration,
+    /// The lane is to blame: no allowance is used up.
+    pub(super) spared: bool,
     pub(super) now: Timestamp,
 }
 
@@ -62,6 +64,12 @@ impl Decision {
                 return Self::again(AttemptOutcome::Failed, Duration::ZERO, grounds.now);
             }
         };
+        if let (FaultClass::Transient { hint }, true) = (&fault.class, grounds.spared) {
+            let delay = grounds.policy.backoff.delay(1, rng);
+            let delay = delay.max(grounds.lane_wait).max(hint.unwrap_or_default());
+            let next = Next::Spare(grounds.now.plus(delay));
+            return Self { outcome, next, state: JobState::Pending, again_in: Some(delay) };
+        }
         let count = |of: AttemptOutcome, so_far: u32| so_far + u32::from(outcome == of);
         let transient = count(AttemptOutcome::Transient, grounds.counters.transient);
         let no_image = count(AttemptOutcome::NoImage, grounds.counters.no_image);
@@ -108,7 +116,8 @@ mod tests {
             may_be_billed: false,
         };
         let policy = RetryPolicy::default();
-        let grounds = Grounds { policy: &policy, counters, lane_wait, now: Timestamp::from_ms(1_000) };
+        let grounds =
+            Grounds { policy: &policy, counters, lane_wait, spared: false, now: Timestamp::from_ms(1_000) };
         Decision::of_fault(&fault, &grounds, &mut StdRng::seed_from_u64(3))
     }
 
@@ -134,6 +143,25 @@ mod tests {
         let spent = |transient| Counters { transient, ..Counters::default() };
         assert!(decide(class(), spent(3), Duration::ZERO).again_in >= Some(Duration::from_secs(90)));
         assert_eq!(decide(class(), spent(4), Duration::ZERO).state, JobState::Failed);
+    }
+
+    #[test]
+    fn a_lane_in_trouble_is_to_blame_and_not_its_jobs() {
+        let fault = Fault {
+            class: FaultClass::Transient { hint: None },
+            code: "x".into(),
+            message: "no".to_owned(),
+            lane_cooldown: false,
+            may_be_billed: false,
+        };
+        let policy = RetryPolicy::default();
+        let counters = Counters { transient: 4, ..Counters::default() };
+        let lane_wait = Duration::from_secs(40);
+        let grounds =
+            Grounds { policy: &policy, counters, lane_wait, spared: true, now: Timestamp::from_ms(0) };
+        let decision = Decision::of_fault(&fault, &grounds, &mut StdRng::seed_from_u64(3));
+        assert_eq!((decision.outcome, decision.state), (AttemptOutcome::Transient, JobState::Pending));
+        assert!(matches!(decision.next, Next::Spare(at) if at >= Timestamp::from_ms(40_000)));
     }
 
     #[test]

@@ -16,13 +16,14 @@ use super::breaker::Breaker;
 use super::decision::{Decision, Grounds};
 use super::executor::{self, Cause, Ended, Order, Tools};
 use super::finish::{self, Recorded};
-use super::lanes::{Lanes, Moment};
+use super::lanes::{Begun, LaneEnd, Lanes, Lesson, Moment};
 use super::progress::{Phase, Progress};
 use super::rescue::{Blocked, rescue};
 use super::room::Room;
 use super::{Ending, Event, Shutdown, Stop, Work, WorkError, ending};
+use crate::gemini::fault::Fault;
 use crate::job::{
-    AttemptOutcome, CrashPoint, JobId, JobName, JobState, LaneId, Micros, RunId, WorkerId, crash_point,
+    AttemptOutcome, CrashPoint, JobId, JobName, JobState, Micros, RunId, WorkerId, crash_point,
 };
 use crate::output::PublishError;
 use crate::pacing::Ticket;
@@ -120,7 +121,12 @@ impl<'a> Dispatcher<'a> {
     /// Works. On an error, what is on its way is paid for: it is waited for, and recorded if the
     /// queue can be had again, before the error is returned.
     pub(super) async fn run(mut self) -> Result<Ending, WorkError> {
-        let result = self.run_to_end().await;
+        let mut result = self.run_to_end().await;
+        if result.is_ok()
+            && let Err(error) = self.note_lanes().await
+        {
+            result = Err(error);
+        }
         if let Err(error) = &result {
             tracing::error!(error = error.to_string(), "the run cannot go on");
             let grace = match error {
@@ -209,25 +215,27 @@ impl<'a> Dispatcher<'a> {
     async fn start_what_may_start(&mut self) -> Result<Option<Instant>, WorkError> {
         let slots = self.free_slots();
         if self.draining.is_some() || slots == 0 || self.capped || self.alone {
+            self.lanes.rest(Instant::now());
             return Ok(None);
         }
         let slots = slots.min(self.room_for_more().await?);
         if slots == 0 {
+            self.lanes.rest(Instant::now());
             return Ok(None);
         }
         loop {
-            let permits = self.lanes.permits(Instant::now(), slots);
-            if permits.by_lane.is_empty() {
-                return Ok(permits.wake_at);
+            let room = self.lanes.room(Instant::now(), slots);
+            if room.permits.is_empty() {
+                return Ok(room.wake_at);
             }
-            if self.claim(permits.by_lane, Company::Shared).await? {
+            if self.claim(room.permits, Company::Shared).await? {
                 // More may be had at once: other lanes' shares, or the next of a paced lane.
                 return Ok(Some(Instant::now()));
             }
             // Lanes that were asked in vain are dry now and leave their slots to the others. Where
             // there are fewer slots than lanes, a lane could wait for its turn for ever otherwise.
             if self.draining.is_some() || self.capped {
-                return Ok(permits.wake_at);
+                return Ok(room.wake_at);
             }
         }
     }
@@ -236,7 +244,7 @@ impl<'a> Dispatcher<'a> {
     /// `concurrency`, and on a disk slower than the provider nothing piles up.
     fn free_slots(&self) -> u32 {
         let taken = u32::try_from(self.under_way()).unwrap_or(u32::MAX);
-        self.work.config.concurrency.saturating_sub(taken)
+        self.work.config.concurrency.max().saturating_sub(taken)
     }
 
     fn under_way(&self) -> usize {
@@ -251,11 +259,11 @@ impl<'a> Dispatcher<'a> {
         }
         // Lanes without other jobs are dry; each is asked with a slot of its own.
         self.lanes.wet();
-        let permits = self.lanes.permits(Instant::now(), self.work.config.concurrency.max(LANES_ALONE));
-        if permits.by_lane.is_empty() {
+        let room = self.lanes.room(Instant::now(), self.work.config.concurrency.max().max(LANES_ALONE));
+        if room.permits.is_empty() {
             return Ok(false);
         }
-        self.alone = self.claim(permits.by_lane, Company::Alone).await?;
+        self.alone = self.claim(room.permits, Company::Alone).await?;
         Ok(self.alone)
     }
 
@@ -285,11 +293,11 @@ impl<'a> Dispatcher<'a> {
     }
 
     /// Claims and starts executors. Whether there was anything.
-    async fn claim(&mut self, permits: Vec<(LaneId, u32)>, company: Company) -> Result<bool, WorkError> {
+    async fn claim(&mut self, permits: Vec<Permits>, company: Company) -> Result<bool, WorkError> {
         let request = ClaimRequest {
             worker: self.worker,
             run: self.run,
-            permits: permits.iter().map(|(lane, count)| Permits::own(*lane, *count)).collect(),
+            permits: permits.clone(),
             scope: self.work.config.scope.clone(),
             cost_max: self.work.config.cost_max,
             company,
@@ -299,9 +307,9 @@ impl<'a> Dispatcher<'a> {
         let Some(claimed) = self.unless_paused(claimed)? else { return Ok(false) };
         crash_point(CrashPoint::ClaimCommitted);
         self.capped = claimed.capped;
-        for (lane, granted) in permits {
+        for Permits { lane, count, .. } in permits {
             let got = claimed.claims.iter().filter(|claim| claim.lane == lane).count();
-            self.lanes.claimed(lane, granted, u32::try_from(got).unwrap_or(u32::MAX));
+            self.lanes.claimed(lane, count, u32::try_from(got).unwrap_or(u32::MAX));
         }
         let started = !claimed.claims.is_empty();
         for claim in claimed.claims {
@@ -335,10 +343,10 @@ impl<'a> Dispatcher<'a> {
     fn attempt_ended(&mut self, joined: Result<(Claim, Ended), JoinError>) -> Result<(), WorkError> {
         let (claim, ended) = joined.map_err(|error| WorkError::Task(error.to_string()))?;
         let now = Instant::now();
-        let mut opens_at = None;
+        let mut lesson = Lesson::default();
         if let Some(running) = self.running.remove(&claim.job) {
             running.progress.enter(Phase::Saving);
-            opens_at = self.teach_lane(&claim, &running, &ended, now);
+            lesson = self.teach_lane(&claim, &running, &ended, now);
         }
         let Ended { result, facts } = ended;
         let message = facts.error.clone().or_else(|| facts.note.clone());
@@ -350,13 +358,12 @@ impl<'a> Dispatcher<'a> {
                 Decision::publish(pictures)
             }
             Err(Cause::Fault(fault)) => {
-                if let Some(stop) = self.breaker.fault(&fault) {
-                    self.drain(Ending::Stopped(stop), None);
-                }
+                self.heed_fault(&claim, &fault);
                 let grounds = Grounds {
                     policy: &self.work.config.retry,
                     counters: claim.counters,
-                    lane_wait: self.lanes.sleep_until_open(claim.lane, opens_at, now),
+                    lane_wait: self.lanes.sleep_until_open(claim.lane, lesson.opens_at, now),
+                    spared: lesson.spares_job,
                     now: wall,
                 };
                 Decision::of_fault(&fault, &grounds, &mut self.rng)
@@ -400,32 +407,41 @@ impl<'a> Dispatcher<'a> {
         Ok(())
     }
 
-    fn teach_lane(
-        &mut self,
-        claim: &Claim,
-        running: &Running,
-        ended: &Ended,
-        now: Instant,
-    ) -> Option<Instant> {
-        let fault = match &ended.result {
-            Ok(_) => None,
-            Err(Cause::Fault(fault)) => Some(fault),
-            Err(_) => {
-                self.lanes.gone(claim.lane, running.ticket);
-                return None;
-            }
+    /// A fault may end the run, or the use of one key.
+    fn heed_fault(&mut self, claim: &Claim, fault: &Fault) {
+        let Some(stop) = self.breaker.fault(fault) else { return };
+        let is_of_key = matches!(stop, Stop::KeyRejected(_) | Stop::MoneyOut(_));
+        if is_of_key && self.lanes.stop_key(claim.lane, &fault.message) {
+            let warning = format!("one of the keys is not used any more: {}", fault.message);
+            tracing::warn!(lane = claim.lane.0, "{warning}");
+            self.work.observer.event(&Event::Warning(warning));
+        } else {
+            self.drain(Ending::Stopped(stop), None);
+        }
+    }
+
+    fn teach_lane(&mut self, claim: &Claim, running: &Running, ended: &Ended, now: Instant) -> Lesson {
+        let begun = if ended.facts.http_status == Some(200) { Begun::Yes } else { Begun::No };
+        let end = match &ended.result {
+            Ok(pictures) => LaneEnd::Images(pictures.len()),
+            Err(Cause::Fault(fault)) => LaneEnd::Fault(fault, begun),
+            Err(_) => LaneEnd::Gone,
         };
-        let was_closed = self.lanes.is_closed(claim.lane, now);
+        let was = self.lanes.closed(claim.lane, now);
         let moment = Moment { instant: now, wall: self.work.clock.now() };
-        let opens_at = self.lanes.ended(claim.lane, running.ticket, fault, moment);
-        if let (Some(opens_at), Some(fault), false) = (opens_at, fault, was_closed) {
+        let lesson = self.lanes.ended(claim.lane, running.ticket, end, moment);
+        // Refusals of one volley close a lane once.
+        let is = self.lanes.closed(claim.lane, now);
+        if let (Err(Cause::Fault(fault)), Some(closed)) = (&ended.result, is)
+            && was.is_none_or(|was| was.why != closed.why)
+        {
             self.work.observer.event(&Event::LaneClosed {
                 model: claim.spec.model.clone(),
-                for_: opens_at.saturating_duration_since(now),
+                for_: closed.until.saturating_duration_since(now),
                 why: fault.message.clone(),
             });
         }
-        opens_at
+        lesson
     }
 
     /// An end was recorded: it is told, and what was due to it may go on.
@@ -489,8 +505,18 @@ impl<'a> Dispatcher<'a> {
         if beat.declared_dead {
             return Err(WorkError::DeclaredDead);
         }
+        self.note_lanes().await?;
         let rescued = rescue(self.work, self.worker, &mut self.blocked).await;
         self.unless_paused(rescued).map(drop)
+    }
+
+    /// Tells the queue and whoever watches how the lanes are doing, and what they found out.
+    async fn note_lanes(&mut self) -> Result<(), WorkError> {
+        let now = Instant::now();
+        self.work.observer.event(&Event::Lanes(self.lanes.views(now)));
+        let notes = self.lanes.notes(Moment { instant: now, wall: self.work.clock.now() });
+        let told = self.work.queue.note_lanes(self.worker, notes).await.map_err(WorkError::from);
+        self.unless_paused(told).map(drop)
     }
 
     fn heed_shutdown(&mut self, shutdown: Shutdown) {

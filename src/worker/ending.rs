@@ -7,7 +7,7 @@ use super::rescue::Blocked;
 use super::{Ending, Stop, Work, WorkError};
 use crate::job::Timestamp;
 use crate::pacing::Why;
-use crate::queue::{Left, ModelLeft};
+use crate::queue::Left;
 
 /// Nothing of ours runs and nothing could be started: whether that is the end. `capped` says
 /// that jobs were left because of the cap on cost.
@@ -36,28 +36,40 @@ pub(super) async fn when_idle(
     if running > 0 || work.config.forever {
         return Ok(None);
     }
-    let models = work.queue.models_left(&work.config.scope).await?;
-    Ok(when_lanes_are_shut(work, lanes, &models))
+    if lanes.is_unreachable(Instant::now()) {
+        let why = lanes.trouble().unwrap_or_else(|| "no answer came".to_owned());
+        return Ok(Some(Ending::Stopped(Stop::Unreachable(why))));
+    }
+    Ok(when_lanes_are_shut(work, lanes))
 }
 
-/// Jobs of these models are left: whether any lane will take one before long.
-fn when_lanes_are_shut(work: &Work, lanes: &Lanes, models: &[ModelLeft]) -> Option<Ending> {
+/// Jobs are left: whether any lane will take one before long.
+fn when_lanes_are_shut(work: &Work, lanes: &Lanes) -> Option<Ending> {
     let now = Instant::now();
     let mut stopped = None;
-    let mut parked: Option<(Instant, String)> = None;
-    for lane in lanes.of(models) {
-        match (&lane.stopped, lane.closed(now)) {
-            (Some(why), _) => stopped = Some(why.clone()),
-            (None, Some(closed)) if closed.why == Why::Parked && !work.config.wait => {
-                if parked.as_ref().is_none_or(|(until, _)| closed.until < *until) {
-                    parked = Some((closed.until, format!("{} has used up its quota", lane.model)));
+    let mut parked: Option<(Timestamp, String)> = None;
+    for left in lanes.models() {
+        for lane in lanes.of(left) {
+            let until = lane.closed(now).filter(|closed| closed.why == Why::Parked);
+            let until = until.map(|closed| wall_clock(work, closed.until, now));
+            // Who is to wait, waits; but not for what comes after the deadline.
+            let waits =
+                |until| work.config.wait && work.config.deadline.is_none_or(|deadline| until < deadline);
+            match (&lane.stopped, until) {
+                (Some(why), _) => stopped = Some(why.clone()),
+                (None, Some(until)) if !waits(until) => {
+                    if parked.as_ref().is_none_or(|(first, _)| until < *first) {
+                        parked = Some((until, format!("{} has used up its quota", lane.model)));
+                    }
                 }
+                // It may stand in, and found nothing that it may take.
+                _ if lane.dry && lane.model.as_str() != left.model => {}
+                _ => return None,
             }
-            _ => return None,
         }
     }
     let stop = match (parked, stopped) {
-        (Some((until, why)), _) => Stop::Parked { why, until: wall_clock(work, until, now) },
+        (Some((until, why)), _) => Stop::Parked { why, until },
         (None, Some(why)) => Stop::ModelUnavailable(why),
         (None, None) => return None,
     };

@@ -56,6 +56,8 @@ pub enum Event {
         /// Why, in words.
         why: String,
     },
+    /// How the lanes are doing, every few seconds.
+    Lanes(Vec<super::LaneView>),
     /// No more requests leave; those on their way may finish.
     Draining {
         /// Why, in words.
@@ -128,6 +130,9 @@ pub enum Stop {
         /// The error.
         error: String,
     },
+    /// Nothing was ever reached.
+    #[error("nothing could be reached for ten minutes: {0}. Mend that, then run the same command again")]
+    Unreachable(String),
     /// The deadline has passed.
     #[error("the deadline has passed. Run the same command again to go on")]
     Deadline,

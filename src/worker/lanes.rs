@@ -1,4 +1,5 @@
-//! The lanes of a run: which models still have work, and how many requests may leave now.
+//! The lanes of a run: one for each model and key that may be of use. How many requests may leave
+//! now, what each of their ends teaches, and what people and the next run are told about them.
 
 use std::time::Duration;
 
@@ -6,16 +7,20 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
+use super::config::Concurrency;
 use super::{Work, WorkError};
 use crate::gemini::Client;
 use crate::gemini::fault::{Fault, FaultClass};
-use crate::gemini::hint::QuotaPeriod;
+use crate::gemini::hint::{Quota, QuotaPeriod};
 use crate::job::{LaneId, ModelName, Timestamp};
-use crate::pacing::{Closed, Lane, LaneLimits, Ticket, Why, daily_quota_reset};
-use crate::queue::{LaneKey, ModelLeft};
+use crate::pacing::{Closed, Hints, Lane, LaneLimits, LaneState, Learned, Ticket, Why, daily_quota_reset};
+use crate::queue::{self, KnownLimit, LaneKey, LimitSource, ModelLeft, Permits};
 
 /// How long a lane is parked when a quota is used up for long and nobody says until when.
 const PARKED_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// How long a lane in trouble is to blame for what its requests meet, and not their jobs.
+const BLAMED_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// One lane of this run.
 #[derive(Debug)]
@@ -25,16 +30,24 @@ pub(super) struct RunLane {
     pub(super) lane: Lane,
     /// With the lane's key.
     client: Client,
+    key_id: String,
     /// The last claim brought fewer jobs than it had permits: nothing is due until something changes.
-    dry: bool,
-    /// The model is not served: nothing more is sent to it in this run.
+    pub(super) dry: bool,
+    /// The model or the key does not serve: nothing more is sent here in this run.
     pub(super) stopped: Option<String>,
+    /// It brought a picture, or word of one, in this run.
+    has_served: bool,
+    /// Since when nothing but trouble came, and what it was last.
+    trouble_since: Option<Instant>,
+    trouble: Option<String>,
 }
 
 /// All lanes of this run.
 #[derive(Debug)]
 pub(super) struct Lanes {
     all: Vec<RunLane>,
+    /// What was left when it was last looked, with who may stand in.
+    models: Vec<ModelLeft>,
     rng: StdRng,
     /// Where handing out permits begins, so that no lane is always first.
     turn: usize,
@@ -42,8 +55,8 @@ pub(super) struct Lanes {
 
 /// What lanes can do now.
 #[derive(Debug, Default)]
-pub(super) struct Permits {
-    pub(super) by_lane: Vec<(LaneId, u32)>,
+pub(super) struct Room {
+    pub(super) permits: Vec<Permits>,
     /// When a lane may have more.
     pub(super) wake_at: Option<Instant>,
 }
@@ -55,22 +68,52 @@ pub(super) struct Moment {
     pub(super) wall: Timestamp,
 }
 
+/// How a request ended, as far as its lane is concerned.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum LaneEnd<'a> {
+    /// With so many images.
+    Images(usize),
+    /// With a fault; `true` once an answer had begun.
+    Fault(&'a Fault, Begun),
+    /// Cut off by us, or never sent.
+    Gone,
+}
+
+/// Whether the server had begun to answer with a 200 when a fault came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begun {
+    Yes,
+    No,
+}
+
+/// What an end taught.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lesson {
+    /// When the lane opens again, if this closed it or found it closed.
+    pub(super) opens_at: Option<Instant>,
+    /// The lane is to blame and not the job: its allowances stay as they are.
+    pub(super) spares_job: bool,
+}
+
 impl Lanes {
     /// No lanes yet; `seed` is that of their jitter.
     pub(super) fn new(seed: u64) -> Self {
-        Self { all: Vec::new(), rng: StdRng::seed_from_u64(seed), turn: 0 }
+        Self { all: Vec::new(), models: Vec::new(), rng: StdRng::seed_from_u64(seed), turn: 0 }
     }
 
-    /// Brings the lanes in line with the models that have work left.
+    /// Brings the lanes in line with the models that have work left, and those that may stand in.
     pub(super) async fn refresh(&mut self, work: &Work) -> Result<(), WorkError> {
-        for ModelLeft { model, .. } in work.queue.models_left(&work.config.scope).await? {
-            if self.all.iter().any(|lane| lane.model.as_str() == model) {
-                continue;
-            }
+        self.models = work.queue.models_left(&work.config.scope).await?;
+        let names: Vec<String> = (self.models.iter())
+            .flat_map(|left| std::iter::once(&left.model).chain(&left.fallbacks).cloned())
+            .collect();
+        for name in names {
             // Only legal names get into the queue; one that is none cannot be sent anyway.
-            let Ok(model) = model.parse::<ModelName>() else { continue };
-            for client in &work.clients {
-                self.add(work, &model, client).await?;
+            let Ok(model) = name.parse::<ModelName>() else { continue };
+            if self.all.iter().all(|lane| lane.model != model) {
+                for client in &work.clients {
+                    self.add(work, &model, client).await?;
+                }
             }
         }
         Ok(())
@@ -78,37 +121,91 @@ impl Lanes {
 
     async fn add(&mut self, work: &Work, model: &ModelName, client: &Client) -> Result<(), WorkError> {
         let key_id = client.endpoint().key.id();
-        let key = LaneKey { provider: work.config.provider, model: model.clone(), key_id };
-        let id = work.queue.lane(&key).await?.lane;
-        let lane = Lane::new(LaneLimits { per_minute: work.config.per_minute_of(model) });
-        let (model, client) = (model.clone(), client.clone());
-        self.all.push(RunLane { id, model, lane, client, dry: false, stopped: None });
+        let key = LaneKey { provider: work.config.provider, model: model.clone(), key_id: key_id.clone() };
+        let row = work.queue.lane(&key).await?;
+        let now = work.clock.now();
+        let learned = row.known.map(|(known, at)| Learned {
+            requests_per_minute: known.per_minute,
+            confidence: known.confidence,
+            in_flight: known.in_flight_max,
+            is_stated: known.source == LimitSource::Stated,
+            age: now.since(at),
+        });
+        let (in_flight, in_flight_max) = match work.config.concurrency {
+            Concurrency::Fixed(n) => (Some(n), n),
+            Concurrency::Auto { max } => (None, max),
+        };
+        let limits = LaneLimits {
+            requests_per_minute: work.config.requests_per_minute.of(model),
+            images_per_minute: work.config.images_per_minute.of(model),
+            in_flight,
+            in_flight_max,
+        };
+        self.all.push(RunLane {
+            id: row.lane,
+            model: model.clone(),
+            lane: Lane::new(limits, learned, Instant::now()),
+            client: client.clone(),
+            key_id,
+            dry: false,
+            stopped: None,
+            has_served: false,
+            trouble_since: None,
+            trouble: None,
+        });
         Ok(())
     }
 
     /// Shares `slots` among the lanes that may send and may have something to send.
-    pub(super) fn permits(&mut self, now: Instant, slots: u32) -> Permits {
-        let mut permits = Permits::default();
+    pub(super) fn room(&mut self, now: Instant, slots: u32) -> Room {
+        let mut room = Room::default();
         let count = self.all.len();
-        let open: Vec<usize> = (0..count)
-            .map(|n| (n + self.turn) % count)
-            .filter(|n| self.all.get(*n).is_some_and(|lane| !lane.dry && lane.stopped.is_none()))
-            .collect();
+        let may_send = |lane: &RunLane| !lane.dry && lane.stopped.is_none();
+        let (open, idle): (Vec<usize>, Vec<usize>) =
+            (0..count).map(|n| (n + self.turn) % count).partition(|n| self.all.get(*n).is_some_and(may_send));
         self.turn = self.turn.wrapping_add(1);
+        for n in idle {
+            if let Some(lane) = self.all.get_mut(n) {
+                lane.lane.grant(now, 0);
+            }
+        }
         let mut left = slots;
         for (place, n) in open.iter().enumerate() {
             let Some(lane) = self.all.get_mut(*n) else { continue };
             let lanes_left = u32::try_from(open.len() - place).unwrap_or(1).max(1);
             let grant = lane.lane.grant(now, left.div_ceil(lanes_left));
             if let Some(wake_at) = grant.wake_at {
-                permits.wake_at = Some(permits.wake_at.map_or(wake_at, |at| at.min(wake_at)));
+                room.wake_at = Some(room.wake_at.map_or(wake_at, |at| at.min(wake_at)));
             }
             if grant.permits > 0 {
-                permits.by_lane.push((lane.id, grant.permits));
                 left -= grant.permits.min(left);
+                let also_for = self.stands_in_for(*n, now);
+                let Some(lane) = self.all.get(*n) else { continue };
+                room.permits.push(Permits { lane: lane.id, count: grant.permits, also_for });
             }
         }
-        permits
+        room
+    }
+
+    /// Nothing is sent for now, for reasons that are none of the lanes'.
+    pub(super) fn rest(&mut self, now: Instant) {
+        for lane in &mut self.all {
+            lane.lane.grant(now, 0);
+        }
+    }
+
+    /// Models that are out, and that this lane's may stand in for.
+    fn stands_in_for(&self, n: usize, now: Instant) -> Vec<ModelName> {
+        let Some(own) = self.all.get(n).map(|lane| lane.model.as_str()) else { return Vec::new() };
+        let names_own = |left: &&ModelLeft| left.fallbacks.iter().any(|model| model == own);
+        let out = self.models.iter().filter(names_own).filter(|left| self.is_out(&left.model, now));
+        out.filter_map(|left| left.model.parse().ok()).collect()
+    }
+
+    /// Whether no lane of a model will take a job before long: all are parked, in trouble or stopped.
+    fn is_out(&self, model: &str, now: Instant) -> bool {
+        let mut lanes = self.all.iter().filter(|lane| lane.model.as_str() == model);
+        lanes.all(|lane| lane.stopped.is_some() || lane.lane.is_out(now))
     }
 
     /// A claim brought `got` jobs for a lane that had `permits`.
@@ -128,46 +225,53 @@ impl Lanes {
         self.by_id(id).map(|lane| (lane.lane.sent(now), lane.client.clone()))
     }
 
-    /// A request ended: the lane learns from it. Returns when the lane opens again, if this
-    /// closed it.
-    pub(super) fn ended(
-        &mut self,
-        id: LaneId,
-        ticket: Ticket,
-        fault: Option<&Fault>,
-        now: Moment,
-    ) -> Option<Instant> {
-        let lane = self.all.iter_mut().find(|lane| lane.id == id)?;
+    /// A request ended: the lane learns from it.
+    pub(super) fn ended(&mut self, id: LaneId, ticket: Ticket, end: LaneEnd<'_>, now: Moment) -> Lesson {
+        let Some(lane) = self.all.iter_mut().find(|lane| lane.id == id) else { return Lesson::default() };
         let (rng, instant) = (&mut self.rng, now.instant);
         lane.dry = false;
-        let Some(fault) = fault else {
-            lane.lane.admitted(ticket);
-            return None;
+        let (fault, begun) = match end {
+            LaneEnd::Images(images) => {
+                lane.served(ticket, images, instant);
+                return Lesson::default();
+            }
+            LaneEnd::Gone => {
+                lane.lane.ended(instant, ticket);
+                return Lesson::default();
+            }
+            LaneEnd::Fault(fault, begun) => (fault, begun),
         };
-        match &fault.class {
-            FaultClass::Throttled { hint, .. } => Some(lane.lane.refused(instant, ticket, *hint, rng)),
+        let opens_at = match &fault.class {
+            FaultClass::Throttled { hint, quota } => {
+                let per_minute = quota.as_ref().and_then(Quota::requests_per_minute);
+                let per_minute = per_minute.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+                Some(lane.lane.refused(instant, ticket, Hints { wait: *hint, per_minute }, rng))
+            }
             FaultClass::Parked { hint, quota } => {
                 let daily = quota.as_ref().is_some_and(|quota| quota.period == QuotaPeriod::Day);
                 // Hints beside a daily quota were seen to be those of the minute.
                 let wait = if daily { Some(daily_quota_reset(now.wall).since(now.wall)) } else { *hint };
-                Some(lane.lane.parked(instant, wait.unwrap_or(PARKED_FOR)))
+                Some(lane.lane.parked(instant, ticket, wait.unwrap_or(PARKED_FOR)))
             }
             FaultClass::ModelUnavailable => {
-                lane.lane.ended(ticket);
+                lane.lane.ended(instant, ticket);
                 lane.stopped = Some(fault.message.clone());
                 None
             }
-            _ if fault.lane_cooldown => Some(lane.lane.troubled(instant, ticket, rng)),
-            // An answer about the picture was admitted; a broken connection says nothing.
+            // An answer about the picture was admitted.
             FaultClass::Refused | FaultClass::NoImage => {
-                lane.lane.admitted(ticket);
+                lane.served(ticket, 0, instant);
                 None
+            }
+            FaultClass::Transient { hint } if begun == Begun::No => {
+                return lane.troubled(ticket, (fault, *hint), instant, rng);
             }
             _ => {
-                lane.lane.ended(ticket);
+                lane.lane.ended(instant, ticket);
                 None
             }
-        }
+        };
+        Lesson { opens_at, spares_job: false }
     }
 
     /// How long a job sleeps whose attempt closed its lane until `opens_at`. Not at all while the lane
@@ -183,21 +287,62 @@ impl Lanes {
         }
     }
 
-    /// Whether a lane is closed: refusals of one volley close it once.
-    pub(super) fn is_closed(&self, id: LaneId, now: Instant) -> bool {
-        self.all.iter().any(|lane| lane.id == id && lane.closed(now).is_some())
+    /// Closed, until when and why.
+    pub(super) fn closed(&self, id: LaneId, now: Instant) -> Option<Closed> {
+        self.all.iter().find(|lane| lane.id == id).and_then(|lane| lane.closed(now))
     }
 
-    /// A request was cut off or never left.
-    pub(super) fn gone(&mut self, id: LaneId, ticket: Ticket) {
-        if let Some(lane) = self.by_id(id) {
-            lane.lane.ended(ticket);
+    /// A key does not serve: its lanes stop. Whether other keys are left.
+    pub(super) fn stop_key(&mut self, id: LaneId, why: &str) -> bool {
+        let Some(key_id) = self.by_id(id).map(|lane| lane.key_id.clone()) else { return false };
+        for lane in self.all.iter_mut().filter(|lane| lane.key_id == key_id) {
+            lane.stopped.get_or_insert_with(|| why.to_owned());
         }
+        self.all.iter().any(|lane| lane.key_id != key_id && lane.stopped.is_none())
     }
 
-    /// Lanes of models that still have work.
-    pub(super) fn of<'a>(&'a self, models: &'a [ModelLeft]) -> impl Iterator<Item = &'a RunLane> {
-        self.all.iter().filter(|lane| models.iter().any(|left| left.model == lane.model.as_str()))
+    /// Models that had jobs left when it was last looked.
+    pub(super) fn models(&self) -> &[ModelLeft] {
+        &self.models
+    }
+
+    /// What the last trouble was.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.all.iter().find_map(|lane| lane.trouble.clone())
+    }
+
+    /// Lanes that may take jobs of this model: its own, and those that may stand in.
+    pub(super) fn of<'a>(&'a self, left: &'a ModelLeft) -> impl Iterator<Item = &'a RunLane> {
+        let serves = |lane: &&RunLane| {
+            let model = lane.model.as_str();
+            left.model == model || left.fallbacks.iter().any(|fallback| fallback == model)
+        };
+        self.all.iter().filter(serves)
+    }
+
+    /// Whether nothing was ever reached in this run although it was tried for long.
+    pub(super) fn is_unreachable(&self, now: Instant) -> bool {
+        let outage = |lane: &RunLane| lane.closed(now).is_some_and(|closed| closed.why == Why::Outage);
+        self.all.iter().all(|lane| !lane.has_served) && self.all.iter().any(outage)
+    }
+
+    /// What the queue is told: for the next run, and for people who ask in another window.
+    pub(super) fn notes(&self, now: Moment) -> Vec<queue::LaneNote> {
+        self.all.iter().map(|lane| lane.note(now)).collect()
+    }
+
+    /// What people are told who watch.
+    pub(super) fn views(&self, now: Instant) -> Vec<LaneView> {
+        let several_keys =
+            self.all.iter().any(|lane| Some(&lane.key_id) != self.all.first().map(|one| &one.key_id));
+        let view = |lane: &RunLane| LaneView {
+            model: lane.model.clone(),
+            key_id: several_keys.then(|| lane.key_id.clone()),
+            state: lane.lane.state(now),
+            source: source(lane.lane.state(now).source),
+            waits: lane.waits(now),
+        };
+        self.all.iter().map(view).collect()
     }
 
     fn by_id(&mut self, id: LaneId) -> Option<&mut RunLane> {
@@ -205,10 +350,91 @@ impl Lanes {
     }
 }
 
+/// How a lane is doing, for people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaneView {
+    /// Its model.
+    pub model: ModelName,
+    /// Tells keys apart, where there are several.
+    pub key_id: Option<String>,
+    /// Rate, limit, requests under way.
+    pub state: LaneState,
+    /// Where the limit comes from.
+    pub source: LimitSource,
+    /// Why nothing is sent, and for how long, if so.
+    pub waits: Option<(Duration, String)>,
+}
+
 impl RunLane {
     /// Closed, until when and why.
     pub(super) fn closed(&self, now: Instant) -> Option<Closed> {
         self.lane.closed(now)
+    }
+
+    fn served(&mut self, ticket: Ticket, images: usize, now: Instant) {
+        self.lane.succeeded(now, ticket, u32::try_from(images).unwrap_or(u32::MAX));
+        (self.has_served, self.trouble_since) = (true, None);
+    }
+
+    /// No answer began: the way to the server, or the server, is in trouble. A request that never left
+    /// cost its job nothing, and one that was sent to see whether the trouble is over is no try either.
+    fn troubled(
+        &mut self,
+        ticket: Ticket,
+        (fault, hint): (&Fault, Option<Duration>),
+        now: Instant,
+        rng: &mut StdRng,
+    ) -> Lesson {
+        let was_in_trouble = self.lane.is_troubled();
+        let opens_at = self.lane.overloaded(now, ticket, hint, rng);
+        self.trouble = Some(fault.message.clone());
+        let since = *self.trouble_since.get_or_insert(now);
+        let is_young = now.saturating_duration_since(since) < BLAMED_FOR;
+        Lesson { opens_at, spares_job: !fault.may_be_billed || (was_in_trouble && is_young) }
+    }
+
+    fn waits(&self, now: Instant) -> Option<(Duration, String)> {
+        if let Some(why) = &self.stopped {
+            return Some((Duration::ZERO, format!("stopped: {why}")));
+        }
+        let Closed { until, why } = self.closed(now)?;
+        let why = match why {
+            Why::Asked => "cooling down, as asked by the server",
+            Why::Guessed => "cooling down after a refusal",
+            Why::Trouble => "the server is in trouble",
+            Why::Parked => "its quota is used up",
+            Why::Outage => "nothing has come for ten minutes; one probe a minute",
+        };
+        Some((until.saturating_duration_since(now), why.to_owned()))
+    }
+
+    fn note(&self, now: Moment) -> queue::LaneNote {
+        let known = self.lane.learned().map(|learned| KnownLimit {
+            per_minute: learned.requests_per_minute,
+            source: if learned.is_stated { LimitSource::Stated } else { LimitSource::Learned },
+            confidence: learned.confidence,
+            in_flight_max: learned.in_flight,
+        });
+        let state = self.lane.state(now.instant);
+        let state = queue::LaneState {
+            sent_last_minute: state.rate_per_minute,
+            per_minute: state.limit_per_minute,
+            source: source(state.source),
+            in_flight: state.in_flight,
+            in_flight_max: state.ceiling,
+            closed: self.waits(now.instant).map(|(wait, why)| (now.wall.plus(wait), why)),
+        };
+        queue::LaneNote { lane: self.id, known, state }
+    }
+}
+
+/// As the queue spells it.
+fn source(source: crate::pacing::Source) -> LimitSource {
+    match source {
+        crate::pacing::Source::Given => LimitSource::Given,
+        crate::pacing::Source::Stated => LimitSource::Stated,
+        crate::pacing::Source::Learned => LimitSource::Learned,
+        crate::pacing::Source::Unknown => LimitSource::Unknown,
     }
 }
 
@@ -224,30 +450,64 @@ mod tests {
         Fault { class, code: "x".into(), message, lane_cooldown: false, may_be_billed: false }
     }
 
-    /// Found by the simulation: three requests were under way, one said that the day's share is
-    /// used up, and the next refusal put its job to sleep until midnight.
-    #[test]
-    fn a_refusal_on_top_of_a_parked_lane_puts_no_job_to_sleep() {
-        let (id, now) = (LaneId(1), Instant::now());
-        let lane = Lane::new(LaneLimits::default());
-        let model = ModelName::default_model();
-        let mut lanes = Lanes::new(1);
+    fn one_lane() -> (Lanes, LaneId, Instant) {
         let endpoint = Endpoint {
             provider: Provider::Simulator,
             base_url: "http://127.0.0.1:9".parse().expect("a URL"),
             key: Key::new("lanes-test-key").expect("a key"),
         };
-        let client = Client::new(endpoint, Timeouts::default()).expect("builds");
-        lanes.all.push(RunLane { id, model, lane, client, dry: false, stopped: None });
+        let (id, now) = (LaneId(1), Instant::now());
+        let mut lanes = Lanes::new(1);
+        lanes.all.push(RunLane {
+            id,
+            model: ModelName::default_model(),
+            lane: Lane::new(LaneLimits::default(), None, now),
+            key_id: endpoint.key.id(),
+            client: Client::new(endpoint, Timeouts::default()).expect("builds"),
+            dry: false,
+            stopped: None,
+            has_served: false,
+            trouble_since: None,
+            trouble: None,
+        });
+        (lanes, id, now)
+    }
+
+    /// Found by the simulation: three requests were under way, one said that the day's share is
+    /// used up, and the next refusal put its job to sleep until midnight.
+    /// Found by the simulation: three requests were under way, one said that the day's share is
+    /// used up, and the next refusal put its job to sleep until midnight.
+    #[test]
+    fn a_refusal_on_top_of_a_parked_lane_puts_no_job_to_sleep() {
+        let (mut lanes, id, now) = one_lane();
         let moment = Moment { instant: now, wall: Timestamp::from_ms(1_795_000_000_000) };
         let tickets: Vec<Ticket> = (0..3).filter_map(|_| Some(lanes.sent(id, now)?.0)).collect();
         let throttled = fault(FaultClass::Throttled { hint: Some(Duration::from_secs(3)), quota: None });
-        let opens_at = lanes.ended(id, tickets[0], Some(&throttled), moment);
-        assert!(lanes.sleep_until_open(id, opens_at, now) >= Duration::from_secs(3));
+        let throttled = LaneEnd::Fault(&throttled, Begun::No);
+        let lesson = lanes.ended(id, tickets[0], throttled, moment);
+        assert!(lanes.sleep_until_open(id, lesson.opens_at, now) >= Duration::from_secs(3));
         let quota = Quota { id: "PerDay".to_owned(), limit: None, period: QuotaPeriod::Day };
         let parked = fault(FaultClass::Parked { hint: None, quota: Some(quota) });
-        lanes.ended(id, tickets[1], Some(&parked), moment);
-        let opens_at = lanes.ended(id, tickets[2], Some(&throttled), moment);
-        assert_eq!(lanes.sleep_until_open(id, opens_at, now), Duration::ZERO);
+        lanes.ended(id, tickets[1], LaneEnd::Fault(&parked, Begun::No), moment);
+        let lesson = lanes.ended(id, tickets[2], throttled, moment);
+        assert_eq!(lanes.sleep_until_open(id, lesson.opens_at, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_never_left_and_what_meets_a_lane_in_trouble_is_not_the_jobs_fault() {
+        let (mut lanes, id, now) = one_lane();
+        let moment = |s| Moment { instant: now + Duration::from_secs(s), wall: Timestamp::from_ms(0) };
+        let transient =
+            |may_be_billed| Fault { may_be_billed, ..fault(FaultClass::Transient { hint: None }) };
+        let (refused, overloaded) = (transient(false), transient(true));
+        let mut ends = |fault: &Fault, at| {
+            let ticket = lanes.sent(id, now).expect("a lane").0;
+            lanes.ended(id, ticket, LaneEnd::Fault(fault, Begun::No), moment(at)).spares_job
+        };
+        assert!(ends(&refused, 0), "no connection stood");
+        let first: Vec<bool> = (0..4).map(|_| ends(&overloaded, 1)).collect();
+        assert_eq!(first, [false; 4], "one by one they may be the jobs'");
+        assert!(ends(&overloaded, 2), "the lane is in trouble");
+        assert!(!ends(&overloaded, 3_700), "for an hour at most");
     }
 }

@@ -28,8 +28,9 @@ use std::sync::{Arc, Mutex};
 use rand::RngExt as _;
 use tokio::sync::watch;
 
-pub use config::{FailureLimit, WorkConfig};
+pub use config::{Concurrency, FailureLimit, PerMinute, WorkConfig};
 pub use event::{Ending, Event, Observer, Stop, Unobserved};
+pub use lanes::LaneView;
 pub use progress::{Phase, Progress};
 
 use crate::gemini::{Client, ImageFetcher};

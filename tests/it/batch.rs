@@ -5,7 +5,7 @@ use std::time::Duration;
 use nightpress::job::{AttemptOutcome, JobState, Micros};
 use nightpress::queue::Queue as _;
 use nightpress::simulator::{Fault, FaultRule, Hint, LimitKind, LimitRule};
-use nightpress::worker::{Ending, Event, FailureLimit, Shutdown, Stop};
+use nightpress::worker::{Concurrency, Ending, Event, FailureLimit, Shutdown, Stop};
 
 use crate::press::{Press, job, jobs, scenario};
 
@@ -204,7 +204,7 @@ async fn too_many_failures_stop_the_run() {
     ]))
     .await;
     press.config.failures_max = Some(FailureLimit::Jobs(2));
-    press.config.concurrency = 1;
+    press.config.concurrency = Concurrency::Fixed(1);
     press.load(jobs(10)).await;
     let ending = press.run().await.expect("runs");
     assert_eq!(ending, Ending::Stopped(Stop::Failures { failed: 2 }));

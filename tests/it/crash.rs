@@ -8,7 +8,7 @@ use nightpress::job::{AttemptOutcome, Digest, Job, JobState, MediaType, Referenc
 use nightpress::output::SpoolDir;
 use nightpress::queue::{LostPolicy, Queue as _, RunStart, Scope, WorkerStart};
 use nightpress::simulator::{Fault, FaultRule};
-use nightpress::worker::{Ending, Event, Shutdown, Stop};
+use nightpress::worker::{Concurrency, Ending, Event, Shutdown, Stop};
 
 use crate::press::{Press, job, jobs, scenario};
 use crate::program::Desk;
@@ -144,7 +144,7 @@ async fn a_run_that_begins_leaves_alone_what_another_heir_is_about_to_publish() 
 #[tokio::test]
 async fn what_dies_beside_a_run_leaves_nothing_in_the_spool_when_that_ends() {
     let mut press = Press::new(scenario(stalls_at_first())).await;
-    press.config.concurrency = 2;
+    press.config.concurrency = Concurrency::Fixed(2);
     press.load(jobs(4)).await;
     let ((), ending) = tokio::join!(run_and_die(&press, 4), press.run());
     assert_eq!(ending.expect("runs"), Ending::Done);

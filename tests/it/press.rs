@@ -13,7 +13,9 @@ use nightpress::pacing::{Backoff, RetryPolicy};
 use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
 use nightpress::queue::{AttemptRow, JobFilter, JobRow, LoadPolicy, LostPolicy, NewJob, Queue, Scope};
 use nightpress::simulator::{FaultRule, Pictures, RequestLog, Scenario, Simulator, SimulatorConfig};
-use nightpress::worker::{Ending, Event, Observer, Shutdown, Work, WorkConfig, WorkError, work};
+use nightpress::worker::{
+    Concurrency, Ending, Event, Observer, PerMinute, Shutdown, Work, WorkConfig, WorkError, work,
+};
 use tokio::sync::watch;
 
 /// The key of all tests: long enough to be found wherever it leaks.
@@ -105,9 +107,10 @@ impl Press {
         let config = WorkConfig {
             command: "run".to_owned(),
             provider: Provider::Simulator,
-            concurrency: 8,
-            per_minute: None,
-            per_minute_by_model: [].into(),
+            concurrency: Concurrency::Fixed(8),
+            // Fast enough to be in no test's way; how a limit is found out has tests of its own.
+            requests_per_minute: PerMinute { all: Some(600_000), ..PerMinute::default() },
+            images_per_minute: PerMinute::default(),
             retry: RetryPolicy {
                 backoff: Backoff { base: Duration::from_millis(1), cap: Duration::from_millis(4) },
                 ..RetryPolicy::default()

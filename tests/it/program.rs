@@ -43,6 +43,9 @@ impl Desk {
             .env("NIGHTPRESS_API_KEY", KEY)
             .env("NIGHTPRESS_BASE_URL", self.simulator.base_url())
             .env("NIGHTPRESS_BACKOFF_BASE", "1ms")
+            // How a limit is found out has tests of its own; here it would only take its time.
+            .env("NIGHTPRESS_RPM", "600000")
+            .env("NIGHTPRESS_CONCURRENCY", "8")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -16,12 +16,16 @@ use crate::cli::text;
 use crate::job::printable;
 use crate::queue::LoadDiff;
 use crate::report::Money;
+use crate::worker::Concurrency;
 
 /// How long one answer takes: the median of users' reports for 1K pictures, 2026-11. An
 /// assumption that is said where it is used.
 const LATENCY: Duration = Duration::from_secs(12);
 /// The same for models that think longer.
 const LATENCY_PRO: Duration = Duration::from_secs(30);
+/// What `--concurrency auto` comes to where nothing is known of the limit: 60 requests a minute, a
+/// common one of the first paid tier (users' reports, 2026-11).
+const AT_ONCE: u32 = 12;
 
 pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit> {
     let settings = Settings::new(args.options, &session.config()?, session.clock.as_ref())?;
@@ -74,11 +78,11 @@ fn lines(contents: &Contents, diff: &LoadDiff, (send, takes): (&SendSettings, Du
         String::new()
     };
     lines.push(format!("estimated cost by list prices: {}{unpriced}", diff.estimate.rounded()));
-    let pace = send.rpm.map_or_else(String::new, |rpm| format!(" and {rpm} requests a minute"));
+    let pace = send.rpm.all.map_or_else(String::new, |rpm| format!(" and {rpm} requests a minute"));
     lines.push(format!(
         "estimated time: {}, with {} at once{pace} and {} an answer ({} for pro models); throttling not counted",
         text::span(takes),
-        send.concurrency,
+        at_once(send),
         text::span(LATENCY),
         text::span(LATENCY_PRO),
     ));
@@ -91,6 +95,16 @@ fn lines(contents: &Contents, diff: &LoadDiff, (send, takes): (&SendSettings, Du
     lines
 }
 
+/// Requests in flight that the estimate reckons with.
+fn at_once(send: &SendSettings) -> u32 {
+    match send.concurrency {
+        // With a rate, as many as it needs are in flight.
+        Concurrency::Auto { max } if send.rpm.all.or(send.ipm.all).is_some() => max,
+        Concurrency::Auto { max } => max.min(AT_ONCE),
+        Concurrency::Fixed(n) => n,
+    }
+}
+
 /// How long the requests take: as many at once as are allowed, no faster than the rate.
 fn estimate(contents: &Contents, diff: &LoadDiff, send: &SendSettings) -> Duration {
     let latency_of = |model: &str| if model.contains("-pro-") { LATENCY_PRO } else { LATENCY };
@@ -99,10 +113,11 @@ fn estimate(contents: &Contents, diff: &LoadDiff, send: &SendSettings) -> Durati
     let share = if diff.total == 0 { 0.0 } else { seconds(diff.to_send) / seconds(diff.total) };
     let longest = contents.models.keys().map(|model| latency_of(model).as_secs_f64()).fold(0.0, f64::max);
     let at_least = if diff.to_send == 0 { 0.0 } else { longest };
-    let by_slots = (all * share / f64::from(send.concurrency)).max(at_least);
+    let by_slots = (all * share / f64::from(at_once(send))).max(at_least);
     // A limit holds for each model; the one with the most jobs is ready last.
     let by_rate = contents.models.iter().filter_map(|(model, n)| {
-        let rpm = send.rpm_by_model.get(model).copied().or(send.rpm)?;
+        let model = model.parse().ok()?;
+        let rpm = send.rpm.of(&model).into_iter().chain(send.ipm.of(&model)).min()?;
         Some(seconds(*n) * share * 60.0 / f64::from(rpm))
     });
     Duration::try_from_secs_f64(by_rate.fold(by_slots, f64::max)).unwrap_or(Duration::MAX)

@@ -9,13 +9,14 @@ use serde_json::json;
 use crate::cli::args::StatusArgs;
 use crate::cli::closing::cost_line;
 use crate::cli::exit::Exit;
+use crate::cli::lane_line::{self, Shown};
 use crate::cli::session::Session;
 use crate::cli::signals::Signals;
 use crate::cli::text;
-use crate::job::{AttemptId, AttemptOutcome, Clock, JobState, printable};
+use crate::job::{AttemptId, AttemptOutcome, Clock, JobState, Timestamp, printable};
 use crate::output::{RunFolder, worker_is_dead};
 use crate::queue::sqlite::Access;
-use crate::queue::{Left, Queue, QueueError, Scope, Tally};
+use crate::queue::{LaneStateRow, Left, Queue, QueueError, Scope, Tally};
 use crate::report::Summary;
 
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -32,6 +33,9 @@ struct Look {
     workers: usize,
     images_per_minute: Option<f64>,
     time_left: Option<Duration>,
+    /// Of the workers that live.
+    lanes: Vec<LaneStateRow>,
+    now: Timestamp,
 }
 
 pub(in crate::cli) async fn run(session: Session, args: StatusArgs) -> Result<Exit> {
@@ -86,6 +90,7 @@ async fn show(
             "workers": look.workers,
             "images_per_minute": look.images_per_minute,
             "seconds_left_estimate": look.time_left.map(|left| left.as_secs()),
+            "lanes": look.lanes.iter().map(lane_json).collect::<Vec<_>>(),
         });
         if let (Some(status), serde_json::Value::Object(more)) = (status.as_object_mut(), more) {
             status.extend(more);
@@ -104,11 +109,16 @@ impl Look {
         let left = queue.left(&Scope::default()).await?;
         // One that died is listed until the next run takes over what it had.
         let lives = |token: &str| !worker_is_dead(&folder.spool(), token).unwrap_or(false);
-        let workers = queue.workers().await?.iter().filter(|worker| lives(&worker.token)).count();
+        let mut alive = queue.workers().await?;
+        alive.retain(|worker| lives(&worker.token));
+        let mut lanes = queue.lane_states().await?;
+        lanes.retain(|lane| alive.iter().any(|worker| worker.worker == lane.worker));
+        let workers = alive.len();
         let rates = if workers == 0 { None } else { rates(queue, &tally, clock).await? };
         let to_do = left.ready + left.snoozed + left.waiting + left.running;
         let time_left = rates.filter(|_| to_do > 0).and_then(|rates| text::time_left(to_do, rates.jobs));
-        Ok(Self { tally, left, workers, images_per_minute: rates.map(|rates| rates.images), time_left })
+        let images_per_minute = rates.map(|rates| rates.images);
+        Ok(Self { tally, left, workers, images_per_minute, time_left, lanes, now: clock.now() })
     }
 
     fn is_done(&self) -> bool {
@@ -148,8 +158,36 @@ impl Look {
         } else {
             text::count(workers, "worker")
         });
+        lines.extend(self.lanes.iter().map(|lane| format!("  {}", self.lane_line(lane))));
         lines
     }
+
+    fn lane_line(&self, row: &LaneStateRow) -> String {
+        let several_keys = self.lanes.iter().any(|lane| lane.key_id != row.key_id);
+        let state = &row.state;
+        lane_line::line(&Shown {
+            model: &row.model,
+            key_id: several_keys.then_some(row.key_id.as_str()),
+            sent_last_minute: state.sent_last_minute,
+            per_minute: state.per_minute,
+            source: state.source,
+            in_flight: state.in_flight,
+            in_flight_max: state.in_flight_max,
+            waits: state.closed.as_ref().map(|(until, why)| (until.since(self.now), why.as_str())),
+        })
+    }
+}
+
+fn lane_json(row: &LaneStateRow) -> serde_json::Value {
+    let state = &row.state;
+    json!({
+        "model": row.model, "key_id": row.key_id, "worker": row.worker.0,
+        "requests_last_minute": state.sent_last_minute, "limit_per_minute": state.per_minute,
+        "limit_source": state.source.as_str(), "in_flight": state.in_flight,
+        "in_flight_max": state.in_flight_max,
+        "opens_at": state.closed.as_ref().map(|(until, _)| until.to_string()),
+        "waits_because": state.closed.as_ref().map(|(_, why)| why),
+    })
 }
 
 /// A minute's worth of late.

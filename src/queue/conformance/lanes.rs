@@ -65,7 +65,7 @@ fn with_fallback(mut job: NewJob, models: &[&str]) -> NewJob {
 }
 
 fn instead(lane: LaneId, count: u32) -> Permits {
-    Permits { lane, count, instead_of: Some(ModelName::default_model()) }
+    Permits { lane, count, also_for: vec![ModelName::default_model()] }
 }
 
 pub(in crate::queue) async fn a_lane_that_stands_in_takes_only_jobs_that_allow_it(bench: &dyn Bench) {
@@ -95,6 +95,22 @@ pub(in crate::queue) async fn a_lane_that_stands_in_takes_only_jobs_that_allow_i
     assert_eq!(claim(vec![instead(other, 9)], pilot).await, ["b other"]);
     assert_eq!(claim(vec![instead(other, 9)], Scope::default()).await, ["d other"]);
     assert_eq!(world.claim(9).await.len(), 2, "what nobody took is its own lane's still");
+}
+
+pub(in crate::queue) async fn a_lane_serves_its_own_jobs_before_it_stands_in(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    let mut list = jobs(&["a", "b", "c"]);
+    for one in [0, 1] {
+        list[one] = with_fallback(list[one].clone(), &["other"]);
+    }
+    list[2].job.spec.model = "other".parse().unwrap();
+    world.load(list).await;
+    let other = world.queue.lane(&key("other")).await.unwrap().lane;
+    let mut request = world.request(0);
+    request.permits = vec![instead(other, 2)];
+    let claims = world.claim_with(request).await.claims;
+    let names: Vec<&str> = claims.iter().map(|claim| claim.name.as_str()).collect();
+    assert_eq!(names, ["c", "a"]);
 }
 
 pub(in crate::queue) async fn a_load_may_change_who_stands_in(bench: &dyn Bench) {

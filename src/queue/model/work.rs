@@ -153,20 +153,22 @@ impl Rows {
 
     fn due(&self, permits: &Permits, count: usize, request: &ClaimRequest) -> Vec<i64> {
         let own = &self.lanes[permits.lane.0 as usize - 1].key.model;
-        let model = permits.instead_of.as_ref().unwrap_or(own);
-        let may = |job: &JobRec| permits.instead_of.is_none() || job.new.job.fallback_models.contains(own);
         let alone = request.company == Company::Alone;
-        let fits = |job: &&JobRec| {
-            job.state == JobState::Pending
-                && job.ready
-                && job.spec().model == *model
-                && may(job)
-                && (job.turn() == 2) == alone
-                && job.is_in(&request.scope)
-        };
-        let mut due: Vec<&JobRec> = self.jobs.iter().filter(fits).collect();
-        due.sort_by_key(|job| (job.turn(), -job.new.job.priority, job.new.job.ordinal));
-        due.into_iter().take(count).map(|job| job.id).collect()
+        let mut ids = Vec::new();
+        for model in std::iter::once(own).chain(&permits.also_for) {
+            let fits = |job: &&JobRec| {
+                job.state == JobState::Pending
+                    && job.ready
+                    && job.spec().model == *model
+                    && (model == own || job.new.job.fallback_models.contains(own))
+                    && (job.turn() == 2) == alone
+                    && job.is_in(&request.scope)
+            };
+            let mut due: Vec<&JobRec> = self.jobs.iter().filter(fits).collect();
+            due.sort_by_key(|job| (job.turn(), -job.new.job.priority, job.new.job.ordinal));
+            ids.extend(due.into_iter().map(|job| job.id).take(count - ids.len()));
+        }
+        ids
     }
 
     fn lease(&mut self, id: i64, lane: LaneId, (request, now): (&ClaimRequest, i64)) -> Claim {

@@ -6,8 +6,10 @@ use super::depend::list;
 use super::engine::Session;
 use super::fault::{Doing, count, get, narrow, parsed};
 use super::stage;
-use crate::job::{AttemptId, CrashPoint, Epoch, JobId, LaneId, Micros, Reference, WorkerId, crash_point};
-use crate::queue::{Claim, ClaimRequest, Claimed, Company, Counters, Permits, QueueError};
+use crate::job::{
+    AttemptId, CrashPoint, Epoch, JobId, LaneId, Micros, ModelName, Reference, WorkerId, crash_point,
+};
+use crate::queue::{Claim, ClaimRequest, Claimed, Company, Counters, QueueError};
 
 /// `job.turn` of a job that runs alone.
 const TURN_ALONE: i64 = 2;
@@ -143,7 +145,13 @@ pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Resul
             Company::Alone => 1.min(permits.count),
             Company::Shared => permits.count,
         };
-        let due = due(session, permits, count, &request).await?;
+        let mut due = Vec::new();
+        for model in std::iter::once(None).chain(permits.also_for.iter().map(Some)) {
+            let left = count.saturating_sub(u32::try_from(due.len()).unwrap_or(u32::MAX));
+            if left > 0 {
+                due.extend(due_of(session, (lane, model), left, &request).await?);
+            }
+        }
         let mut jobs = Vec::with_capacity(due.len());
         for (job, reservation) in due {
             if purse.take(reservation) {
@@ -178,9 +186,10 @@ pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Resul
     Ok(claimed)
 }
 
-async fn due(
+/// Due jobs of a lane's own model, or of one that it stands in for.
+async fn due_of(
     session: &mut Session,
-    Permits { lane, instead_of, .. }: &Permits,
+    (lane, instead_of): (LaneId, Option<&ModelName>),
     count: u32,
     ClaimRequest { scope, company, .. }: &ClaimRequest,
 ) -> Result<Vec<(i64, i64)>, QueueError> {

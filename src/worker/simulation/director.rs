@@ -263,9 +263,11 @@ impl Director {
                     Stop::Parked { .. } => met(Fate::DayIsUsedUp),
                     Stop::Disk(_) => disk_failed || (plan.small_disk && !state.calm),
                     Stop::Held(_) => plan.lost == LostPolicy::Hold,
-                    Stop::SameError { .. } | Stop::Deadline | Stop::Blocked { .. } | Stop::OutOfFiles(_) => {
-                        false
-                    }
+                    Stop::SameError { .. }
+                    | Stop::Unreachable(_)
+                    | Stop::Deadline
+                    | Stop::Blocked { .. }
+                    | Stop::OutOfFiles(_) => false,
                 },
                 Err(WorkError::DeclaredDead | WorkError::Queue(QueueError::DeclaredDead(_))) => buried,
                 Err(_) => false,

@@ -43,7 +43,7 @@ impl Observer for Anchor {
             }
             Event::Draining { why, .. } => state.note(self.life, &format!("drains: {why}")),
             Event::Warning(text) => state.note(self.life, &format!("warns: {text}")),
-            Event::Started { .. } => {}
+            Event::Started { .. } | Event::Lanes(_) => {}
         });
     }
 }

@@ -10,7 +10,7 @@ use super::fate::{FATES, Fate};
 use crate::job::{Job, Micros, ModelName, PriceTable, Provider, Spec, Timestamp};
 use crate::pacing::{Backoff, RetryPolicy};
 use crate::queue::{LostPolicy, NewJob, Scope};
-use crate::worker::{FailureLimit, WorkConfig};
+use crate::worker::{Concurrency, FailureLimit, PerMinute, WorkConfig};
 
 /// When every world begins.
 pub(super) const NOON: Timestamp = Timestamp::from_ms(1_795_000_000_000);
@@ -150,9 +150,9 @@ impl Plan {
         WorkConfig {
             command: "run".to_owned(),
             provider: Provider::Simulator,
-            concurrency: self.concurrency,
-            per_minute: self.per_minute,
-            per_minute_by_model: BTreeMap::new(),
+            concurrency: Concurrency::Fixed(self.concurrency),
+            requests_per_minute: PerMinute { all: self.per_minute, ..PerMinute::default() },
+            images_per_minute: PerMinute::default(),
             retry: RetryPolicy {
                 backoff: Backoff { base: Duration::from_millis(300), cap: Duration::from_secs(3) },
                 ..RetryPolicy::default()
