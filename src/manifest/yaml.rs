@@ -7,7 +7,7 @@
 //! written and the comments. Anchors, aliases and merge keys (`<<`) are resolved here.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_saphyr::granit_parser::{
     self, ErrorKind, Event, Marker, Parser, Placement, ScalarStyle, Span, Tag,
@@ -16,7 +16,9 @@ use serde_saphyr::granit_parser::{
 use super::diagnostic::{Collector, Location, excerpt};
 use super::json::{KEPT_DEPTH, Parsed};
 use super::plain::plain_kind;
-use super::raw::{DEPTH_MAX, Entry, Kind, Node, Scalar, Value, report_duplicate_keys};
+use super::raw::{
+    DEPTH_MAX, Entry, Kind, NODES_MAX, Node, Scalar, TOO_MANY_NODES, Value, report_duplicate_keys,
+};
 
 /// Nodes that aliases may add to a file of any size …
 const ALIASED_NODES_FREE: usize = 100_000;
@@ -42,6 +44,10 @@ pub(super) fn parse<'a>(text: &'a str, out: &mut Collector) -> Parsed<'a> {
         };
         if let Err(Stop { at, message }) = stopped {
             builder.out.error(at, message);
+            if builder.is_too_large() {
+                // What stood before is no manifest that a person wants to hear of value by value.
+                return Parsed { root: None, whole: false };
+            }
             return Parsed { root: builder.salvage(), whole: false };
         }
     }
@@ -95,8 +101,12 @@ struct Builder<'a, 'c> {
     documents: usize,
     /// Anchored nodes by the parser's number, with their size.
     anchors: HashMap<usize, (Node<'a>, Size)>,
+    /// Values that are written out; a key belongs to its value.
     written: usize,
+    /// Values that aliases added.
     aliased: usize,
+    /// Values that are kept for aliases to come.
+    anchored: usize,
     /// The line on which a plain scalar just ended, as a value.
     plain_end: Option<usize>,
 }
@@ -111,12 +121,21 @@ impl<'a, 'c> Builder<'a, 'c> {
             anchors: HashMap::new(),
             written: 0,
             aliased: 0,
+            anchored: 0,
             plain_end: None,
         }
     }
 
+    /// There are more values than a manifest can have, or more that aliases might ask for.
+    const fn is_too_large(&self) -> bool {
+        self.written + self.aliased > NODES_MAX || self.anchored > NODES_MAX
+    }
+
     fn event(&mut self, event: Event<'a>, span: Span) -> Result<(), Stop> {
         let at = place(span.start);
+        if self.is_too_large() {
+            return Err(Stop { at, message: TOO_MANY_NODES.to_owned() });
+        }
         let plain_end = self.plain_end.take();
         match event {
             Event::DocumentStart(..) => {
@@ -130,7 +149,6 @@ impl<'a, 'c> Builder<'a, 'c> {
                 self.mark_cut_by_comment();
             }
             Event::Scalar(text, style, anchor, tag) => {
-                self.written += 1;
                 let kind =
                     scalar_kind(&text, style, tag.as_deref()).map_err(|message| Stop { at, message })?;
                 let plain = style == ScalarStyle::Plain;
@@ -139,6 +157,7 @@ impl<'a, 'c> Builder<'a, 'c> {
                     self.anchor(anchor, &Node::scalar(at, text.clone(), kind));
                     self.set_key(Key { text, at, merge });
                 } else {
+                    self.written += 1;
                     self.plain_end = plain.then(|| span.end.line());
                     self.add(Node::scalar(at, text, kind), anchor)?;
                 }
@@ -212,7 +231,12 @@ impl<'a, 'c> Builder<'a, 'c> {
 
     fn anchor(&mut self, anchor: usize, node: &Node<'a>) {
         if anchor > 0 {
-            self.anchors.insert(anchor, (node.clone(), Size::of(node)));
+            let size = Size::of(node);
+            self.anchored += size.nodes;
+            // Nested anchors keep what is in the innermost once for each of them.
+            if !self.is_too_large() {
+                self.anchors.insert(anchor, (node.clone(), size));
+            }
         }
     }
 
@@ -224,6 +248,9 @@ impl<'a, 'c> Builder<'a, 'c> {
         self.aliased += size.nodes;
         if self.aliased > ALIASED_NODES_FREE + self.written.saturating_mul(ALIASED_NODES_EACH) {
             return stop("the aliases up to here multiply the file too often; write the values out");
+        }
+        if self.is_too_large() {
+            return stop(TOO_MANY_NODES);
         }
         // Aliases in aliases nest deeper than any text does.
         if self.frames.len() + size.depth > DEPTH_MAX {
@@ -296,11 +323,8 @@ fn check_merge(node: &Node<'_>) -> Result<(), Stop> {
 fn merge<'a>(entries: &mut Vec<Entry<'a>>, node: Node<'a>) {
     match node.value {
         Value::Map(merged) => {
-            for entry in merged {
-                if !entries.iter().any(|one| one.key == entry.key) {
-                    entries.push(entry);
-                }
-            }
+            let mut keys: HashSet<Cow<'a, str>> = entries.iter().map(|one| one.key.clone()).collect();
+            entries.extend(merged.into_iter().filter(|entry| keys.insert(entry.key.clone())));
         }
         Value::List(maps) => maps.into_iter().for_each(|map| merge(entries, map)),
         Value::Scalar(_) => {}
@@ -388,6 +412,27 @@ mod tests {
         }
         let (_, errors) = read(&lines.join("\n"));
         assert!(errors.contains("multiply the file too often"), "{errors}");
+    }
+
+    #[test]
+    fn more_values_than_a_manifest_can_have_are_an_error_of_one_line() {
+        // Written out that would be a file of ten megabytes, and some seconds.
+        let row = vec!["x"; 1_000].join(", ");
+        let rows = vec!["*r"; 300].join(", ");
+        let zeros = "0, ".repeat(200_000);
+        let many = vec!["*s"; 30].join(", ");
+        let (value, errors) = read(&format!("a: [{zeros}]\nr: &r [{row}]\ns: &s [{rows}]\njobs: [{many}]"));
+        assert!(value.is_none());
+        let place = errors.strip_suffix(&format!(": error: {TOO_MANY_NODES}")).unwrap_or_default();
+        assert!(place.starts_with("x.yaml:4:"), "{errors}");
+    }
+
+    #[test]
+    fn nested_anchors_do_not_fill_the_memory() {
+        let (depth, items) = (60, "0,".repeat(100_000));
+        let open: String = (0..depth).map(|n| format!("&a{n} [")).collect();
+        let (_, errors) = read(&format!("jobs: {open}{items}0{}", "]".repeat(depth)));
+        assert!(errors.ends_with(TOO_MANY_NODES), "{errors}");
     }
 
     #[test]
