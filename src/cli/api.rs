@@ -90,10 +90,16 @@ impl LiveApi {
 fn check_open_files(concurrency: u32, files_max: Option<u64>) -> Result<()> {
     let needed = FILES_KEPT + FILES_PER_REQUEST * u64::from(concurrency);
     match files_max {
-        Some(max) if max < needed => bail!(
-            "--concurrency {concurrency} needs up to {needed} open files, this process may have {max}: raise              the limit (`ulimit -n {needed}`) or use --concurrency {}",
-            (max.saturating_sub(FILES_KEPT) / FILES_PER_REQUEST).max(1)
-        ),
+        Some(max) if max < needed => {
+            let instead = match max.saturating_sub(FILES_KEPT) / FILES_PER_REQUEST {
+                0 => String::new(),
+                fewer => format!(" or use --concurrency {fewer}"),
+            };
+            bail!(
+                "--concurrency {concurrency} needs up to {needed} open files, this process may have {max}: raise \
+                 the limit (`ulimit -n {needed}`){instead}"
+            )
+        }
         _ => Ok(()),
     }
 }
@@ -115,5 +121,8 @@ mod tests {
         assert!(check_open_files(10_000, None).is_ok());
         let error = check_open_files(64, Some(64)).expect_err("too few").to_string();
         assert!(error.contains("up to 232 open files") && error.ends_with("--concurrency 8"), "{error}");
+        assert!(!error.contains("  "), "{error}");
+        let error = check_open_files(64, Some(42)).expect_err("too few").to_string();
+        assert!(error.ends_with("(`ulimit -n 232`)"), "not even one request fits: {error}");
     }
 }
