@@ -474,6 +474,7 @@ pub(super) struct ShowArgs {
 
 /// `retry`.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that is typed")]
 #[group(id = "which", required = true, multiple = true, args = ["jobs", "failed", "refused", "held"])]
 pub(super) struct RetryArgs {
     /// Ids of jobs.

@@ -21,8 +21,9 @@ pub(in crate::cli) async fn run(session: Session, args: RetryArgs) -> Result<Exi
     let Retried { jobs, paid_again } = done?;
     if args.json {
         let folder = folder.path().display().to_string();
-        let names: Vec<&str> = paid_again.iter().map(JobName::as_str).collect();
-        session.terminal.json(&json!({ "folder": folder, "pending": jobs, "paid_again": names }).to_string());
+        let paid_again: Vec<&str> = paid_again.iter().map(JobName::as_str).collect();
+        let done = json!({ "folder": folder, "pending": jobs, "paid_again": paid_again });
+        session.terminal.json(&done.to_string());
         return Ok(Exit::Done);
     }
     session.terminal.out(&format!("{} pending again", text::count(jobs, "job")));

@@ -94,7 +94,7 @@ fn a_csv_header_must_make_sense() {
 #[test]
 fn a_table_has_a_bound_on_its_columns() {
     let table = |columns: usize| {
-        let names = (1..columns).map(|n| format!(",t{n}")).collect::<String>();
+        let names = (1..columns).map(|n| format!(",t{n}")).collect::<Vec<_>>().concat();
         format!("prompt{names}\ncat,x{}\n", ",".repeat(columns - 2))
     };
     assert_eq!(Fixture::new().read("x.csv", table(1_000)).job().tags.len(), 1);
