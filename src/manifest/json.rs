@@ -73,11 +73,14 @@ impl<'a> Reader<'a, '_> {
                 let mut entries = Vec::new();
                 let done = self.map(depth, &mut entries);
                 report_duplicate_keys(&entries, self.out);
+                // Of millions of small ones, the room to grow would be most of the memory.
+                entries.shrink_to_fit();
                 close(whole(Value::Map(entries)), done, depth)
             }
             Some(b'[') => {
                 let mut items = Vec::new();
                 let done = self.list(depth, &mut items);
+                items.shrink_to_fit();
                 close(whole(Value::List(items)), done, depth)
             }
             Some(b'"') => self.string().map_or(failed, |text| scalar(text, Kind::Text)),

@@ -269,7 +269,11 @@ impl<'a, 'c> Builder<'a, 'c> {
 
     fn close(&mut self, frame: Frame<'a>) -> Node<'a> {
         let value = match frame.open {
-            Open::List(items) => Value::List(items),
+            // Of millions of small ones, the room to grow would be most of the memory.
+            Open::List(mut items) => {
+                items.shrink_to_fit();
+                Value::List(items)
+            }
             Open::Map { mut entries, merges, .. } => {
                 report_duplicate_keys(&entries, self.out);
                 if let [first, second, ..] = merges.as_slice() {
@@ -280,6 +284,7 @@ impl<'a, 'c> Builder<'a, 'c> {
                 for node in merges {
                     merge(&mut entries, node);
                 }
+                entries.shrink_to_fit();
                 Value::Map(entries)
             }
         };
