@@ -61,7 +61,7 @@ impl Key {
         DigestWriter::new("nightpress key id 1").field("key", self.text.as_bytes()).finish().short()
     }
 
-    /// `text` without the key, nor its base64, in every spelling that [`spelling`] knows and in
+    /// `text` without the key, nor its base64, as it is or escaped in any of the usual ways, and in
     /// whatever case.
     pub fn redact(&self, text: &str) -> String {
         spelling::without(text, &self.secrets, REDACTED)
