@@ -129,6 +129,16 @@ Example:
     },
 }
 
+impl Command {
+    /// It changes nothing: what it prints is all that it is for.
+    pub(super) const fn only_shows(&self) -> bool {
+        matches!(
+            self,
+            Self::Plan(_) | Self::Status(_) | Self::Jobs(_) | Self::Show(_) | Self::Completions { .. }
+        )
+    }
+}
+
 /// Which run folder and whom it is for.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct FolderArgs {
@@ -187,7 +197,7 @@ pub(super) struct LoadOptions {
     #[serde(default, deserialize_with = "scalar")]
     pub(super) prune: Option<bool>,
     /// A larger request is an error of the manifest [default: 100MB].
-    #[arg(long, value_name = "SIZE", env = "NIGHTPRESS_MAX_REQUEST_BYTES")]
+    #[arg(long, value_name = "SIZE", env = "NIGHTPRESS_MAX_REQUEST_BYTES", allow_negative_numbers = true)]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) max_request_bytes: Option<Bytes>,
 }
@@ -196,7 +206,7 @@ pub(super) struct LoadOptions {
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 pub(super) struct ScopeOptions {
     /// Only the first N jobs of the manifest; the rest stays pending.
-    #[arg(long, value_name = "N", env = "NIGHTPRESS_FIRST")]
+    #[arg(long, value_name = "N", env = "NIGHTPRESS_FIRST", allow_negative_numbers = true)]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) first: Option<Count>,
     /// Only jobs whose id matches (`*`, `?`, `[a-z]`); the rest stays pending.
@@ -210,19 +220,19 @@ pub(super) struct ScopeOptions {
 pub(super) struct SendOptions {
     /// Requests in flight in this process: `auto` for as many as rate and latency need, or a number
     /// [default: auto].
-    #[arg(long, value_name = "auto|N", env = "NIGHTPRESS_CONCURRENCY", help_heading = "Pace")]
+    #[arg(long, value_name = "auto|N", env = "NIGHTPRESS_CONCURRENCY", allow_negative_numbers = true, help_heading = "Pace")]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) concurrency: Option<AtOnce>,
     /// The most that `--concurrency auto` may choose [default: 256].
-    #[arg(long, value_name = "N", env = "NIGHTPRESS_MAX_IN_FLIGHT", help_heading = "Pace")]
+    #[arg(long, value_name = "N", env = "NIGHTPRESS_MAX_IN_FLIGHT", allow_negative_numbers = true, help_heading = "Pace")]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) max_in_flight: Option<Count>,
     /// Requests a minute for each key and model in this process; without it the limit is found out.
-    #[arg(long, value_name = "N", env = "NIGHTPRESS_RPM", help_heading = "Pace")]
+    #[arg(long, value_name = "N", env = "NIGHTPRESS_RPM", allow_negative_numbers = true, help_heading = "Pace")]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) rpm: Option<Count>,
     /// Images a minute for each key and model in this process.
-    #[arg(long, value_name = "N", env = "NIGHTPRESS_IPM", help_heading = "Pace")]
+    #[arg(long, value_name = "N", env = "NIGHTPRESS_IPM", allow_negative_numbers = true, help_heading = "Pace")]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) ipm: Option<Count>,
     /// Sleep while the provider is out for long, instead of ending with exit code 3.
@@ -249,19 +259,43 @@ pub(super) struct SendOptions {
     #[serde(default, deserialize_with = "scalar")]
     pub(super) scenario: Option<PathBuf>,
     /// Seed of the simulator and of jitter, for runs that replay.
-    #[arg(long, value_name = "N", env = "NIGHTPRESS_SEED", help_heading = "Provider")]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "NIGHTPRESS_SEED",
+        allow_negative_numbers = true,
+        help_heading = "Provider"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) seed: Option<u64>,
     /// Sends of one job that may end in a transient error [default: 5].
-    #[arg(long, value_name = "N", env = "NIGHTPRESS_MAX_ATTEMPTS", help_heading = "Failures")]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "NIGHTPRESS_MAX_ATTEMPTS",
+        allow_negative_numbers = true,
+        help_heading = "Failures"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) max_attempts: Option<Count>,
     /// The first wait after a transient error is drawn from zero to this [default: 2s].
-    #[arg(long, value_name = "DURATION", env = "NIGHTPRESS_BACKOFF_BASE", help_heading = "Failures")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "NIGHTPRESS_BACKOFF_BASE",
+        allow_negative_numbers = true,
+        help_heading = "Failures"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) backoff_base: Option<Span>,
     /// No wait after a transient error is longer than this [default: 1m].
-    #[arg(long, value_name = "DURATION", env = "NIGHTPRESS_BACKOFF_CAP", help_heading = "Failures")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "NIGHTPRESS_BACKOFF_CAP",
+        allow_negative_numbers = true,
+        help_heading = "Failures"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) backoff_cap: Option<Span>,
     /// Jobs whose request was cut off by a crash: send them again, or hold them for a person.
@@ -275,27 +309,63 @@ pub(super) struct SendOptions {
     #[serde(default, deserialize_with = "scalar")]
     pub(super) repair: Option<bool>,
     /// The most that the batch may cost since it was created, by list prices.
-    #[arg(long, value_name = "USD", env = "NIGHTPRESS_MAX_COST", help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "USD",
+        env = "NIGHTPRESS_MAX_COST",
+        allow_negative_numbers = true,
+        help_heading = "Limits"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) max_cost: Option<Usd>,
     /// Stop when so many jobs have failed in this run, or such a share of those that ended (from 20 on).
-    #[arg(long, value_name = "N|P%", env = "NIGHTPRESS_MAX_FAILURES", help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "N|P%",
+        env = "NIGHTPRESS_MAX_FAILURES",
+        allow_negative_numbers = true,
+        help_heading = "Limits"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) max_failures: Option<Failures>,
     /// Send nothing after this time: 06:30, 6h, or 2026-11-20T06:30:00Z.
-    #[arg(long, value_name = "TIME|DURATION", env = "NIGHTPRESS_DEADLINE", help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "TIME|DURATION",
+        env = "NIGHTPRESS_DEADLINE",
+        allow_negative_numbers = true,
+        help_heading = "Limits"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) deadline: Option<Deadline>,
     /// The longest that one request may take [default: 10m].
-    #[arg(long, value_name = "DURATION", env = "NIGHTPRESS_TIMEOUT", help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "NIGHTPRESS_TIMEOUT",
+        allow_negative_numbers = true,
+        help_heading = "Limits"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) timeout: Option<Span>,
     /// The longest silence within a request [default: 3m].
-    #[arg(long, value_name = "DURATION", env = "NIGHTPRESS_IDLE_TIMEOUT", help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "NIGHTPRESS_IDLE_TIMEOUT",
+        allow_negative_numbers = true,
+        help_heading = "Limits"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) idle_timeout: Option<Span>,
     /// How long running requests may go on after the first Ctrl-C [default: 2m].
-    #[arg(long, value_name = "DURATION", env = "NIGHTPRESS_GRACE", help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "NIGHTPRESS_GRACE",
+        allow_negative_numbers = true,
+        help_heading = "Limits"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) grace: Option<Span>,
 }
@@ -401,6 +471,7 @@ pub(super) struct ShowArgs {
 
 /// `retry`.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that is typed")]
 #[group(id = "which", required = true, multiple = true, args = ["jobs", "failed", "refused", "held"])]
 pub(super) struct RetryArgs {
     /// Ids of jobs.
@@ -419,6 +490,9 @@ pub(super) struct RetryArgs {
     pub(super) folder: FolderArgs,
     #[command(flatten)]
     pub(super) queue: QueueOptions,
+    /// One JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// `cancel`.
@@ -435,6 +509,9 @@ pub(super) struct CancelArgs {
     pub(super) folder: FolderArgs,
     #[command(flatten)]
     pub(super) queue: QueueOptions,
+    /// One JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// `report`.
@@ -444,6 +521,9 @@ pub(super) struct ReportArgs {
     pub(super) folder: FolderArgs,
     #[command(flatten)]
     pub(super) queue: QueueOptions,
+    /// One JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// `simulate`.

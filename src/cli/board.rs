@@ -22,6 +22,8 @@ const NOTES_PER_WINDOW_MAX: u32 = 10;
 const NOTES_WINDOW: Duration = Duration::from_secs(10);
 /// Characters of a server's reason for a wait; the whole of it is in `attempts.csv`.
 const WHY_CHARS_MAX: usize = 120;
+/// A wait that would be shown as none.
+const SOON: Duration = Duration::from_millis(50);
 /// A rate over less than this is a guess, and not shown.
 const RATE_AFTER: Duration = Duration::from_secs(3);
 /// Lines about jobs that failed; the summary groups them all.
@@ -255,7 +257,15 @@ fn ending_line(
         }
         // The lane says when a throttled job goes on.
         JobState::Pending if outcome != AttemptOutcome::Throttled && outcome != AttemptOutcome::Aborted => {
-            let again = again_in.map_or_else(String::new, |wait| format!("; again in {}", text::span(wait)));
+            let again = match again_in {
+                // Nothing more is sent, or its lane is shut for good.
+                wait if board.draining || wait == Some(Duration::ZERO) => {
+                    "; waits for the next run".to_owned()
+                }
+                Some(wait) if wait < SOON => "; again at once".to_owned(),
+                Some(wait) => format!("; again in {}", text::span(wait)),
+                None => String::new(),
+            };
             board.may_note().then(|| format!("{job}: {message}{again}"))
         }
         _ => None,
@@ -305,5 +315,19 @@ mod tests {
         let what = (&job, JobState::Failed, AttemptOutcome::Failed);
         let told = (0..200).filter_map(|_| ending_line(&mut state, what, None, None)).count();
         assert_eq!(told, 51);
+    }
+
+    #[test]
+    fn a_job_that_is_not_sent_again_in_this_run_is_said_to_wait_for_the_next() {
+        let job = "hero".parse().expect("an id");
+        let line = |draining, outcome, wait_ms| {
+            let mut state = State { draining, ..State::new(Start::default()) };
+            let wait = Some(Duration::from_millis(wait_ms));
+            ending_line(&mut state, (&job, JobState::Pending, outcome), Some("no"), wait).unwrap_or_default()
+        };
+        assert_eq!(line(false, AttemptOutcome::Transient, 2_000), "hero: no; again in 2.0 s");
+        assert_eq!(line(false, AttemptOutcome::Transient, 20), "hero: no; again at once");
+        assert_eq!(line(true, AttemptOutcome::Transient, 2_000), "hero: no; waits for the next run");
+        assert_eq!(line(false, AttemptOutcome::Failed, 0), "hero: no; waits for the next run");
     }
 }

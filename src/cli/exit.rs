@@ -6,8 +6,8 @@
 //! | 1 | finished, but some jobs failed, were refused or skipped |
 //! | 2 | wrong usage, key or manifest: nothing was sent |
 //! | 3 | stopped early with jobs left or held: money, key, budget, deadline, disk, a locked queue, a parked lane |
-//! | 130 | interrupted by Ctrl-C: the same command resumes |
-//! | 143 | ended by SIGTERM or SIGHUP: the same command resumes |
+//! | 130 | interrupted by Ctrl-C with jobs left: the same command resumes |
+//! | 143 | ended by SIGTERM or SIGHUP with jobs left: the same command resumes |
 
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
@@ -48,6 +48,8 @@ impl Exit {
     /// How a run ended that left `scope` behind like this.
     pub(super) const fn of_run(ending: &Ending, signal: Option<Signal>, scope: ScopeEnd) -> Self {
         match (ending, signal) {
+            // It came while the last requests ended: nothing is left for another command.
+            (Ending::Interrupted, _) if scope.left == 0 => Self::of_run(&Ending::Done, None, scope),
             (Ending::Interrupted, Some(signal)) => Self::Interrupted(signal),
             (Ending::Interrupted, None) => Self::Interrupted(Signal::Interrupt),
             (Ending::Stopped(_), _) => Self::Stopped,
@@ -117,7 +119,9 @@ mod tests {
         check(&Ending::Stopped(Stop::Held(1)), None, 1, false, 3);
         check(&Ending::Interrupted, Some(Signal::Interrupt), 5, true, 130);
         check(&Ending::Interrupted, Some(Signal::Terminate), 5, false, 143);
-        // A signal that came when all was done changes nothing.
+        // A signal that came when all was done changes nothing, nor one during the last request.
+        check(&Ending::Interrupted, Some(Signal::Interrupt), 0, false, 0);
+        check(&Ending::Interrupted, Some(Signal::Terminate), 0, true, 1);
         check(&Ending::Done, Some(Signal::Interrupt), 0, false, 0);
         assert_eq!(Exit::Usage.code(), 2);
     }

@@ -46,11 +46,15 @@ use crate::job::printable;
 /// standard output and error; see `exit` for the codes.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let terminal = Terminal::default();
+    let mut shows = true;
     let exit = match Cli::try_parse_from(args) {
-        Ok(cli) => in_runtime(cli, &terminal).unwrap_or_else(|error| {
-            terminal.note(&error_text(&error));
-            Exit::of_error(&error)
-        }),
+        Ok(cli) => {
+            shows = cli.command.only_shows();
+            in_runtime(cli, &terminal).unwrap_or_else(|error| {
+                terminal.note(&error_text(&error));
+                Exit::of_error(&error)
+            })
+        }
         Err(error) => {
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
             // Help that nobody reads to its end is no error.
@@ -59,8 +63,13 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     if let Err(kind) = terminal.flush() {
-        terminal.note(&format!("error: the results could not be written to standard output: {kind}"));
-        return Exit::Stopped.into();
+        let lost = format!("what belongs on standard output could not be written: {kind}");
+        if shows {
+            terminal.note(&format!("error: {lost}"));
+            return Exit::Stopped.into();
+        }
+        // What was done is done, and stands in the folder.
+        terminal.note(&format!("warning: {lost}; what was done stands, see `nightpress status`"));
     }
     exit.into()
 }

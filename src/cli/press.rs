@@ -266,7 +266,7 @@ impl Press {
         let end = ScopeEnd::new(&left, unsuccessful);
         let reason = match ending {
             Ending::Stopped(stop) => Some(stop.to_string()),
-            Ending::Interrupted => Some(format!(
+            Ending::Interrupted if end.left > 0 => Some(format!(
                 "interrupted with {} left; run the same command again to go on",
                 text::count(end.left, "job")
             )),
@@ -274,7 +274,7 @@ impl Press {
                 "{} left, which another process is working on or a person must decide on; see `nightpress status`",
                 text::count(end.left, "job")
             )),
-            Ending::Done => None,
+            Ending::Done | Ending::Interrupted => None,
         };
         Ok((Exit::of_run(ending, signal, end), reason))
     }

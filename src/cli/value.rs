@@ -111,7 +111,7 @@ impl FromStr for Failures {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "a number of jobs such as 20, or a share such as 5%";
+        const EXPECTED: &str = "a positive number of jobs such as 20, or a share such as 5%";
         let text = text.trim();
         let limit = match text.strip_suffix('%') {
             Some(percent) => percent
@@ -136,7 +136,7 @@ impl FromStr for Usd {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         let usd = text.strip_prefix('$').unwrap_or(text).parse().ok().and_then(Micros::from_usd);
-        usd.map_or_else(|| expected("a sum in US dollars such as 5 or 2.50"), |usd| Ok(Self(usd)))
+        usd.map_or_else(|| expected("a positive sum in US dollars such as 5 or 2.50"), |usd| Ok(Self(usd)))
     }
 }
 

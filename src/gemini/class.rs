@@ -65,8 +65,12 @@ enum When {
     Else,
 }
 
-const MONEY_OUT: Row =
-    row(Kind::MoneyOut, "money_out", "the account has no money left", "top it up, then run again");
+const MONEY_OUT: Row = row(
+    Kind::MoneyOut,
+    "money_out",
+    "the account has no money left",
+    "top it up, then run the same command again",
+);
 const PROMPT_BLOCKED: Row =
     row(Kind::Refused, "prompt_blocked", "the prompt was refused by a filter", "change the prompt");
 const KEY_REJECTED: Row =
@@ -154,7 +158,7 @@ const ERRORS: &[(When, Row)] = &[
             Kind::KeyRejected,
             "billing_disabled",
             "the key's project has no billing",
-            "enable billing for it, then run again",
+            "enable billing for it",
         ),
     ),
     (When::Token(&["model_not_found", "model_not_available"]), NO_CHANNEL),

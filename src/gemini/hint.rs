@@ -12,6 +12,8 @@ use serde_json::Value;
 /// Longest delay that is believed. The API's longest period is a day; a server that asks for
 /// more must not close a lane for good.
 const DELAY_MAX: Duration = Duration::from_hours(24);
+/// The first number that no `u64` can hold.
+const BEYOND_U64: f64 = 18_446_744_073_709_551_616.0;
 /// Longest id of a quota that is kept.
 const QUOTA_ID_CHARS_MAX: usize = 200;
 
@@ -137,14 +139,14 @@ pub(super) fn is_type(detail: &Value, name: &str) -> bool {
 
 fn retry_after_ms(headers: &HeaderMap) -> Option<Duration> {
     let (whole, nanos) = decimal(headers.get("retry-after-ms")?.to_str().ok()?.trim())?;
-    Duration::from_millis(whole).checked_add(Duration::from_nanos(nanos / 1000))
+    Some(Duration::from_millis(whole).saturating_add(Duration::from_nanos(nanos / 1000)))
 }
 
 /// Seconds, or a date, which counts from the answer's own: clocks differ.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Some((whole, nanos)) = decimal(text) {
-        return Duration::from_secs(whole).checked_add(Duration::from_nanos(nanos));
+        return Some(Duration::from_secs(whole).saturating_add(Duration::from_nanos(nanos)));
     }
     let then = httpdate::parse_http_date(text).ok()?;
     let now = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?.trim()).ok()?;
@@ -154,22 +156,30 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 fn seconds_and_nanos(delay: &Value) -> Option<Duration> {
     let count = |key| match delay.get(key) {
         None | Some(Value::Null) => Some(0),
-        Some(Value::String(text)) => text.parse::<u64>().ok(),
-        Some(value) => value.as_u64(),
+        Some(Value::String(text)) => whole(text),
+        // What is beyond 64 bits is a float for serde_json.
+        Some(value) => {
+            value.as_u64().or_else(|| Some(u64::MAX).filter(|_| value.as_f64() >= Some(BEYOND_U64)))
+        }
     };
-    Duration::from_secs(count("seconds")?).checked_add(Duration::from_nanos(count("nanos")?))
+    Some(Duration::from_secs(count("seconds")?).saturating_add(Duration::from_nanos(count("nanos")?)))
 }
 
 /// `12` or `12.5`, as whole and billionths; nothing else around it.
 fn decimal(text: &str) -> Option<(u64, u64)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let is_number = !whole.is_empty() && whole.len() <= 18 && fraction.len() <= 18;
-    let digits_only = whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
-    if !(is_number && digits_only) {
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let billionths: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-    Some((whole.parse().ok()?, billionths.parse().ok()?))
+    Some((self::whole(whole)?, billionths.parse().ok()?))
+}
+
+/// Digits, and nothing else. A number beyond 64 bits is as long a delay as there is: to read it as
+/// none would ask a server again and again that wants to be left alone.
+fn whole(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 /// `34.5s`, `900ms`, `10h17m5.7s`: the whole text.
@@ -209,8 +219,8 @@ fn leading_duration(text: &str) -> Option<(Duration, &str)> {
         };
         let ns = u128::from(whole) * u128::from(unit_ns)
             + u128::from(billionths) * u128::from(unit_ns) / 1_000_000_000;
-        let delay = Duration::from_nanos(u64::try_from(ns).ok()?);
-        sum = Some(sum.unwrap_or(Duration::ZERO).checked_add(delay)?);
+        let delay = Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX));
+        sum = Some(sum.unwrap_or(Duration::ZERO).saturating_add(delay));
         rest = after_unit;
     }
 }
@@ -271,7 +281,13 @@ mod tests {
             (json!("7"), None),
             (json!("7s later"), None),
             (json!("1e9s"), None),
-            (json!("99999999999999999999s"), None),
+            (json!("99999999999999999999s"), Some(86_400_000.0)),
+            (json!("99999999999999999999.5s"), Some(86_400_000.0)),
+            (json!({"seconds": "99999999999999999999", "nanos": 5}), Some(86_400_000.0)),
+            (json!({"seconds": u64::MAX, "nanos": u64::MAX}), Some(86_400_000.0)),
+            (json!({"seconds": 1e30}), Some(86_400_000.0)),
+            (json!({"seconds": -1e30}), None),
+            (json!("18446744073709551615h59m"), Some(86_400_000.0)),
             (json!(null), None),
             (json!("999999999s"), Some(86_400_000.0)),
         ] {
@@ -287,6 +303,10 @@ mod tests {
         check(&[("retry-after", " 1.5 ")], &[], "", Some(1500.0));
         check(&[("retry-after", "0")], &[], "", Some(0.0));
         check(&[("retry-after-ms", "250.5")], &[], "", Some(250.5));
+        for long in ["18446744073709551616", "18446744073709551615.999999999", &"9".repeat(300)] {
+            check(&[("retry-after", long)], &[], "", Some(86_400_000.0));
+            check(&[("retry-after-ms", long)], &[], "", Some(86_400_000.0));
+        }
         let date = ("date", "Fri, 20 Nov 2026 10:00:00 GMT");
         check(&[("retry-after", "Fri, 20 Nov 2026 10:01:30 GMT"), date], &[], "", Some(90_000.0));
         check(&[("retry-after", "Fri, 20 Nov 2026 09:01:30 GMT"), date], &[], "", None);
@@ -302,6 +322,7 @@ mod tests {
         check(&[], &[], "Please retry in 10h17m5.7s (request id: 7)", Some(37_025_700.0));
         check(&[], &[], "Please retry in 900.2ms.", Some(900.2));
         check(&[], &[], "please retry after 30 seconds.", Some(30_000.0));
+        check(&[], &[], "Please retry in 99999999999999999999 seconds", Some(86_400_000.0));
         check(&[], &[], "Please retry in a moment", None);
         check(&[], &[], "retry in -5s", None);
     }

@@ -20,6 +20,7 @@ mod fuzz_tests;
 pub mod hint;
 mod key;
 mod request;
+mod spelling;
 pub mod wire;
 
 pub use client::{Client, ClientError, Reply, ReplyBody, Timeouts, TransportError, is_loopback};

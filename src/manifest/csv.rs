@@ -5,6 +5,7 @@
 //! closed would read the rest of the file into memory. A test holds the two together.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io::BufRead;
 
 use super::check::Checker;
@@ -14,6 +15,10 @@ use super::lines::{LineError, Lines};
 use super::raw::{Cursor, Entry, Kind, Node, Value};
 use super::suggest::nearest;
 use super::text::NotText;
+
+/// Columns of a table. A job has some twenty keys, the rest are tags; a row of commas alone must
+/// not become millions of cells.
+const COLUMNS_MAX: usize = 1_000;
 
 /// Reads the header and all rows. Blank lines and rows of empty cells alone are skipped.
 pub(super) fn read(input: &mut dyn BufRead, checker: &mut Checker<'_>) -> Result<(), LineError> {
@@ -66,12 +71,14 @@ fn columns(rows: &Rows<'_>, checker: &mut Checker<'_>) -> Option<Vec<Column>> {
     let has_prompt = names.iter().any(|(_, name)| name == "prompt");
     let mut usable = has_prompt;
     let mut columns = Vec::with_capacity(names.len());
+    let mut seen = HashMap::with_capacity(names.len());
     for (n, (at, name)) in names.iter().enumerate() {
         if name.trim().is_empty() {
             checker.out().error(*at, format!("column {} has no name", n + 1));
             usable = false;
         }
-        if let Some(first) = names[..n].iter().position(|(_, one)| one == name) {
+        let first = *seen.entry(name).or_insert(n);
+        if first < n {
             let message =
                 format!("the column {} stands here twice, as {} and {}", excerpt(name), first + 1, n + 1);
             checker.out().error(*at, message);
@@ -225,6 +232,10 @@ impl Rows<'_> {
         let mut start = 0;
         loop {
             let at = cursor.advance(&self.text, start);
+            if self.cells.len() == COLUMNS_MAX {
+                let message = format!("more than {COLUMNS_MAX} columns; delete those that no job needs");
+                return Err(LineError::NotText(NotText { at, message }));
+            }
             let quoted = self.text.as_bytes().get(start) == Some(&b'"');
             let next = if quoted { self.quoted_cell(start, at)? } else { self.plain_cell(start, at) };
             match next {

@@ -7,7 +7,9 @@
 use std::borrow::Cow;
 
 use super::diagnostic::{Collector, Location, excerpt};
-use super::raw::{Cursor, DEPTH_MAX, Entry, Kind, Node, Value, report_duplicate_keys};
+use super::raw::{
+    Cursor, DEPTH_MAX, Entry, Kind, NODES_MAX, Node, TOO_MANY_NODES, Value, report_duplicate_keys,
+};
 
 /// What a text held.
 pub(super) struct Parsed<'a> {
@@ -24,8 +26,12 @@ pub(super) const KEPT_DEPTH: usize = 1;
 
 /// Reads one JSON value that fills `text`, which begins at `at`.
 pub(super) fn parse<'a>(text: &'a str, at: Location, out: &mut Collector) -> Parsed<'a> {
-    let mut reader = Reader { text, pos: 0, cursor: Cursor::new(at), out };
+    let mut reader = Reader { text, pos: 0, cursor: Cursor::new(at), nodes: 0, out };
     let mut parsed = reader.value(0);
+    if reader.nodes > NODES_MAX {
+        // What stood before is no manifest that a person wants to hear of value by value.
+        return Parsed { root: None, whole: false };
+    }
     if parsed.whole {
         reader.skip_blanks();
         if reader.pos < text.len() {
@@ -40,6 +46,8 @@ struct Reader<'a, 'c> {
     text: &'a str,
     pos: usize,
     cursor: Cursor,
+    /// Values so far.
+    nodes: usize,
     out: &'c mut Collector,
 }
 
@@ -51,6 +59,11 @@ impl<'a> Reader<'a, '_> {
         let failed = Parsed { root: None, whole: false };
         let scalar =
             |text: Cow<'a, str>, kind| Parsed { root: Some(Node::scalar(at, text, kind)), whole: true };
+        self.nodes += 1;
+        if self.nodes > NODES_MAX {
+            self.out.error(at, TOO_MANY_NODES);
+            return failed;
+        }
         match self.peek() {
             Some(b'{' | b'[') if depth >= DEPTH_MAX => {
                 self.out.error(at, format!("more than {DEPTH_MAX} levels of nesting"));
@@ -60,11 +73,14 @@ impl<'a> Reader<'a, '_> {
                 let mut entries = Vec::new();
                 let done = self.map(depth, &mut entries);
                 report_duplicate_keys(&entries, self.out);
+                // Of millions of small ones, the room to grow would be most of the memory.
+                entries.shrink_to_fit();
                 close(whole(Value::Map(entries)), done, depth)
             }
             Some(b'[') => {
                 let mut items = Vec::new();
                 let done = self.list(depth, &mut items);
+                items.shrink_to_fit();
                 close(whole(Value::List(items)), done, depth)
             }
             Some(b'"') => self.string().map_or(failed, |text| scalar(text, Kind::Text)),
@@ -281,6 +297,13 @@ mod tests {
         let parsed = parse(text, Location::START, &mut out);
         let value = parsed.root.filter(|_| parsed.whole).and_then(|root| to_json(&root, &mut out));
         (value, out.finish().0.to_string())
+    }
+
+    #[test]
+    fn more_values_than_a_manifest_can_have_are_an_error_of_one_line() {
+        let (value, errors) = read(&format!("[{}0]", "0,".repeat(NODES_MAX)));
+        assert_eq!(value, None);
+        assert_eq!(errors, format!("x.json:1:{}: error: {TOO_MANY_NODES}", 2 * NODES_MAX));
     }
 
     #[test]

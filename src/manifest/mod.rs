@@ -47,9 +47,13 @@ pub use self::reference::{DigestCache, DigestEntry, ReferenceError};
 use self::text::NotText;
 use crate::job::{Job, ModelName, Provider};
 
-/// Largest YAML or JSON manifest in bytes: these are held in memory as a whole, several times
-/// over. JSONL and CSV have no such bound.
-pub const DOCUMENT_BYTES_MAX: u64 = 512 << 20;
+/// Largest YAML or JSON manifest in MiB: these are held in memory as a whole, several times over. A
+/// hundred thousand jobs with prompts of a thousand letters are as large. JSONL and CSV have no such
+/// bound.
+pub const DOCUMENT_MIB_MAX: u64 = 128;
+
+/// The same in bytes.
+pub const DOCUMENT_BYTES_MAX: u64 = DOCUMENT_MIB_MAX << 20;
 
 /// Where a manifest comes from.
 pub enum Source {
@@ -103,7 +107,7 @@ pub enum ManifestError {
     #[error("cannot tell the format of {} by its name; use .yaml, .yml, .json, .jsonl, .ndjson or .csv", .0.display())]
     UnknownFormat(PathBuf),
     /// A YAML or JSON manifest above [`DOCUMENT_BYTES_MAX`].
-    #[error("{} has more than {DOCUMENT_BYTES_MAX} bytes; use JSONL or CSV for a manifest of that size", .0.display())]
+    #[error("{} has more than {DOCUMENT_MIB_MAX} MiB; use JSONL or CSV for a manifest of that size", .0.display())]
     TooLarge(PathBuf),
     /// It has errors: all of them.
     #[error("{errors}")]
@@ -138,8 +142,13 @@ pub fn read(
             let format = Format::of(&path).ok_or_else(|| ManifestError::UnknownFormat(path.clone()))?;
             let unreadable = |source| ManifestError::Unreadable { path: path.clone(), source };
             let file = File::open(&path).map_err(unreadable)?;
-            if file.metadata().map_err(unreadable)?.is_dir() {
+            let found = file.metadata().map_err(unreadable)?;
+            if found.is_dir() {
                 return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+            }
+            let is_document = matches!(format, Format::Yaml | Format::Json);
+            if is_document && found.len() > DOCUMENT_BYTES_MAX {
+                return Err(ManifestError::TooLarge(path));
             }
             let folder = path.parent().unwrap_or(Path::new(""));
             let mut checker = Checker::new(options, path.clone(), folder, sink);

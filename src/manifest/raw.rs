@@ -11,6 +11,15 @@ use super::diagnostic::{Collector, Location, excerpt};
 /// Mappings and lists inside one another. A manifest needs four; `extra` may need some more.
 pub(super) const DEPTH_MAX: usize = 64;
 
+/// Values of a YAML or JSON document, those that aliases add included: a hundred thousand jobs of
+/// twenty keys with tags and references, in half a gigabyte. A file of `0,0,0…` has fifty times as
+/// many values to the byte as a manifest.
+pub(super) const NODES_MAX: usize = 5_000_000;
+
+/// What is said of a document with more values than [`NODES_MAX`].
+pub(super) const TOO_MANY_NODES: &str =
+    "more than 5 million values up to here; use JSONL or CSV for a manifest of that size, or split it";
+
 /// Mappings up to this size are searched for equal keys without building a table.
 const SMALL_MAP: usize = 16;
 

@@ -7,7 +7,7 @@
 //! written and the comments. Anchors, aliases and merge keys (`<<`) are resolved here.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_saphyr::granit_parser::{
     self, ErrorKind, Event, Marker, Parser, Placement, ScalarStyle, Span, Tag,
@@ -16,7 +16,9 @@ use serde_saphyr::granit_parser::{
 use super::diagnostic::{Collector, Location, excerpt};
 use super::json::{KEPT_DEPTH, Parsed};
 use super::plain::plain_kind;
-use super::raw::{DEPTH_MAX, Entry, Kind, Node, Scalar, Value, report_duplicate_keys};
+use super::raw::{
+    DEPTH_MAX, Entry, Kind, NODES_MAX, Node, Scalar, TOO_MANY_NODES, Value, report_duplicate_keys,
+};
 
 /// Nodes that aliases may add to a file of any size …
 const ALIASED_NODES_FREE: usize = 100_000;
@@ -42,6 +44,10 @@ pub(super) fn parse<'a>(text: &'a str, out: &mut Collector) -> Parsed<'a> {
         };
         if let Err(Stop { at, message }) = stopped {
             builder.out.error(at, message);
+            if builder.is_too_large() {
+                // What stood before is no manifest that a person wants to hear of value by value.
+                return Parsed { root: None, whole: false };
+            }
             return Parsed { root: builder.salvage(), whole: false };
         }
     }
@@ -95,8 +101,12 @@ struct Builder<'a, 'c> {
     documents: usize,
     /// Anchored nodes by the parser's number, with their size.
     anchors: HashMap<usize, (Node<'a>, Size)>,
+    /// Values that are written out; a key belongs to its value.
     written: usize,
+    /// Values that aliases added.
     aliased: usize,
+    /// Values that are kept for aliases to come.
+    anchored: usize,
     /// The line on which a plain scalar just ended, as a value.
     plain_end: Option<usize>,
 }
@@ -111,12 +121,21 @@ impl<'a, 'c> Builder<'a, 'c> {
             anchors: HashMap::new(),
             written: 0,
             aliased: 0,
+            anchored: 0,
             plain_end: None,
         }
     }
 
+    /// There are more values than a manifest can have, or more that aliases might ask for.
+    const fn is_too_large(&self) -> bool {
+        self.written + self.aliased > NODES_MAX || self.anchored > NODES_MAX
+    }
+
     fn event(&mut self, event: Event<'a>, span: Span) -> Result<(), Stop> {
         let at = place(span.start);
+        if self.is_too_large() {
+            return Err(Stop { at, message: TOO_MANY_NODES.to_owned() });
+        }
         let plain_end = self.plain_end.take();
         match event {
             Event::DocumentStart(..) => {
@@ -130,7 +149,6 @@ impl<'a, 'c> Builder<'a, 'c> {
                 self.mark_cut_by_comment();
             }
             Event::Scalar(text, style, anchor, tag) => {
-                self.written += 1;
                 let kind =
                     scalar_kind(&text, style, tag.as_deref()).map_err(|message| Stop { at, message })?;
                 let plain = style == ScalarStyle::Plain;
@@ -139,6 +157,7 @@ impl<'a, 'c> Builder<'a, 'c> {
                     self.anchor(anchor, &Node::scalar(at, text.clone(), kind));
                     self.set_key(Key { text, at, merge });
                 } else {
+                    self.written += 1;
                     self.plain_end = plain.then(|| span.end.line());
                     self.add(Node::scalar(at, text, kind), anchor)?;
                 }
@@ -212,7 +231,12 @@ impl<'a, 'c> Builder<'a, 'c> {
 
     fn anchor(&mut self, anchor: usize, node: &Node<'a>) {
         if anchor > 0 {
-            self.anchors.insert(anchor, (node.clone(), Size::of(node)));
+            let size = Size::of(node);
+            self.anchored += size.nodes;
+            // Nested anchors keep what is in the innermost once for each of them.
+            if !self.is_too_large() {
+                self.anchors.insert(anchor, (node.clone(), size));
+            }
         }
     }
 
@@ -224,6 +248,9 @@ impl<'a, 'c> Builder<'a, 'c> {
         self.aliased += size.nodes;
         if self.aliased > ALIASED_NODES_FREE + self.written.saturating_mul(ALIASED_NODES_EACH) {
             return stop("the aliases up to here multiply the file too often; write the values out");
+        }
+        if self.is_too_large() {
+            return stop(TOO_MANY_NODES);
         }
         // Aliases in aliases nest deeper than any text does.
         if self.frames.len() + size.depth > DEPTH_MAX {
@@ -242,7 +269,11 @@ impl<'a, 'c> Builder<'a, 'c> {
 
     fn close(&mut self, frame: Frame<'a>) -> Node<'a> {
         let value = match frame.open {
-            Open::List(items) => Value::List(items),
+            // Of millions of small ones, the room to grow would be most of the memory.
+            Open::List(mut items) => {
+                items.shrink_to_fit();
+                Value::List(items)
+            }
             Open::Map { mut entries, merges, .. } => {
                 report_duplicate_keys(&entries, self.out);
                 if let [first, second, ..] = merges.as_slice() {
@@ -253,6 +284,7 @@ impl<'a, 'c> Builder<'a, 'c> {
                 for node in merges {
                     merge(&mut entries, node);
                 }
+                entries.shrink_to_fit();
                 Value::Map(entries)
             }
         };
@@ -296,11 +328,8 @@ fn check_merge(node: &Node<'_>) -> Result<(), Stop> {
 fn merge<'a>(entries: &mut Vec<Entry<'a>>, node: Node<'a>) {
     match node.value {
         Value::Map(merged) => {
-            for entry in merged {
-                if !entries.iter().any(|one| one.key == entry.key) {
-                    entries.push(entry);
-                }
-            }
+            let mut keys: HashSet<Cow<'a, str>> = entries.iter().map(|one| one.key.clone()).collect();
+            entries.extend(merged.into_iter().filter(|entry| keys.insert(entry.key.clone())));
         }
         Value::List(maps) => maps.into_iter().for_each(|map| merge(entries, map)),
         Value::Scalar(_) => {}
@@ -352,100 +381,5 @@ fn scalar_kind(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Kind
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::manifest::value::to_json;
-
-    fn read(text: &str) -> (Option<serde_json::Value>, String) {
-        let mut out = Collector::new("x.yaml".into());
-        let parsed = parse(text, &mut out);
-        let value = parsed.root.and_then(|root| to_json(&root, &mut out));
-        (value, out.finish().0.to_string())
-    }
-
-    #[test]
-    fn anchors_aliases_and_merge_keys_work() {
-        let text = "base: &base {a: x, b: {c: [1]}}\nother: &other {d: z, a: w}\n\
-                    one: {<<: *base, a: y}\ntwo: {<<: [*base, *other], e: *base}\nk: &k key\nm: {*k : 1}\n";
-        let (value, errors) = read(text);
-        assert_eq!(errors, "");
-        let value = value.expect("reads");
-        assert_eq!(value["one"], json!({"a": "y", "b": {"c": [1]}}));
-        assert_eq!(value["two"]["d"], "z");
-        assert_eq!(value["two"]["a"], "x");
-        assert_eq!(value["two"]["e"], value["base"]);
-        assert_eq!(value["m"], json!({"key": 1}));
-    }
-
-    #[test]
-    fn an_alias_bomb_is_an_error() {
-        let mut lines = vec!["a0: &a0 [x, x, x, x, x, x, x, x, x, x]".to_owned()];
-        for n in 1..12 {
-            let aliases = vec![format!("*a{}", n - 1); 10].join(", ");
-            lines.push(format!("a{n}: &a{n} [{aliases}]"));
-        }
-        let (_, errors) = read(&lines.join("\n"));
-        assert!(errors.contains("multiply the file too often"), "{errors}");
-    }
-
-    #[test]
-    fn aliases_cannot_nest_deeper_than_text() {
-        let mut lines = vec!["a0: &a0 [x]".to_owned()];
-        lines.extend((1..200).map(|n| format!("a{n}: &a{n} [*a{}]", n - 1)));
-        let (_, errors) = read(&lines.join("\n"));
-        assert!(errors.contains("more than 64 levels of nesting by this alias"), "{errors}");
-    }
-
-    #[test]
-    fn deep_nesting_is_an_error_and_no_stack_overflow() {
-        for text in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000)] {
-            let (_, errors) = read(&text);
-            assert!(errors.starts_with("x.yaml:1:"), "{errors}");
-        }
-    }
-
-    #[test]
-    fn duplicate_keys_are_errors_with_both_lines() {
-        let (_, errors) = read("a: 1\nb:\n  c: 1\n  c: 2\na: 3\n");
-        assert_eq!(
-            errors,
-            "x.yaml:4:3: error: the key `c` was given before on line 3; keep one of them\n\
-             x.yaml:5:1: error: the key `a` was given before on line 1; keep one of them"
-        );
-    }
-
-    #[test]
-    fn what_this_reader_does_not_take_is_said() {
-        let check = |text: &str, expect: &str| {
-            let (_, errors) = read(text);
-            assert!(errors.contains(expect), "{text}: {errors}");
-        };
-        check("a: 1\n---\nb: 2\n", "x.yaml:2:1: error: a second YAML document");
-        check("a: !secret x\n", "x.yaml:1:12: error: the YAML tag `!secret` is not known");
-        check("? [a, b]\n: 1\n", "a key must be text");
-        check("a: &a [*a]\n", "inside of what it stands for");
-        check("a: *b\n", "x.yaml:1:4: error: YAML:");
-        check("a: {<<: x}\n", "`<<` takes a mapping");
-        check("a: [1\nb: 2\n", "error: YAML:");
-        check(
-            "a: x: y\n",
-            "error: YAML: mapping values are not allowed in this context; a text with `: ` in it needs quotes",
-        );
-    }
-
-    #[test]
-    fn what_stands_before_a_syntax_error_is_kept() {
-        let (value, errors) = read("version: 1\njobs:\n- id: a\n- id: b\n- id: c\n  prompt: x: y\n");
-        assert!(errors.starts_with("x.yaml:6:"), "{errors}");
-        assert_eq!(value, Some(json!({"version": 1, "jobs": [{"id": "a"}, {"id": "b"}]})));
-    }
-
-    #[test]
-    fn a_long_commented_out_part_is_no_error() {
-        let comments = "# - id: old\n".repeat(5000);
-        let (value, errors) = read(&format!("a:\n{comments}  - 1\n{comments}"));
-        assert_eq!((value, errors), (Some(json!({"a": [1]})), String::new()));
-    }
-}
+#[path = "yaml_tests.rs"]
+mod tests;

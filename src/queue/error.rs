@@ -62,6 +62,12 @@ pub enum QueueError {
         /// The database.
         path: String,
     },
+    /// A folder has the database's name.
+    #[error("{path} is a folder, not a queue; move it away, or use another run folder with -o")]
+    IsAFolder {
+        /// The folder.
+        path: String,
+    },
     /// The disk cannot keep a write-ahead log.
     #[error(
         "the queue at {path} cannot keep a write-ahead log there (a network file system?); use a folder on a \
@@ -116,7 +122,10 @@ pub enum QueueError {
         source: Arc<sqlx::Error>,
     },
     /// The file is not a database or is damaged.
-    #[error("the queue at {path} is damaged or not a database: {source}")]
+    #[error(
+        "the queue at {path} is damaged or not a database ({source}); restore it from a copy, or move the run \
+         folder aside and begin anew: that makes, and pays, all jobs again, the images stay in the old folder"
+    )]
     Corrupt {
         /// The database.
         path: String,

@@ -2,12 +2,22 @@
 
 use std::time::Duration;
 
-use crate::job::{Micros, Timestamp};
+use crate::job::{Micros, Timestamp, printable};
 
 /// Text from outside. A spreadsheet would run a cell that begins like a formula; a leading `'`
 /// makes it text again.
 pub(super) fn text(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+}
+
+/// Text of a server: on one line, with no control character in it as it is.
+pub(super) fn foreign(words: &str) -> String {
+    text(&printable(words).to_string())
+}
+
+/// As [`foreign`]; nothing for what was not said.
+pub(super) fn optional_foreign(words: Option<&str>) -> String {
+    words.map_or_else(String::new, foreign)
 }
 
 /// As [`text`]; nothing for what is not known.
@@ -51,6 +61,16 @@ mod tests {
         check("a=b", "a=b");
         check("'quoted'", "'quoted'");
         check("", "");
+    }
+
+    #[test]
+    fn a_servers_words_bring_no_control_character() {
+        let all = (0..=0x9f).filter_map(char::from_u32).chain(['\u{202e}', 'ü']).collect::<String>();
+        let cell = foreign(&all);
+        assert!(!cell.chars().any(char::is_control), "{cell:?}");
+        assert!(cell.contains("\\u{1b}") && cell.contains("\\u{7f}\\u{80}") && cell.ends_with("\\u{202e}ü"));
+        assert_eq!(foreign("=1\n2"), "'=1\\n2");
+        assert_eq!(optional_foreign(None), "");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::job::{AttemptOutcome, JobState, Micros, Usage};
+use crate::job::{AttemptOutcome, JobState, Micros, Usage, json_safe};
 use crate::queue::{BatchRow, Queue, QueueError, RunRow, Tally};
 
 /// The version of the file's form.
@@ -129,7 +129,9 @@ impl Summary {
 
     pub(super) fn to_json(&self) -> Vec<u8> {
         // The type holds nothing that JSON cannot say.
-        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        let json = serde_json::to_string_pretty(self).unwrap_or_default();
+        // Why a run ended may be said in a server's words.
+        let mut json = json_safe(&json).into_bytes();
         json.push(b'\n');
         json
     }

@@ -176,6 +176,30 @@ attempt,job,revision,run,lane,model,sent_at,ended_at,outcome,http_status,error,f
 }
 
 #[tokio::test]
+async fn no_control_character_of_a_server_gets_into_a_report_and_prompts_stay_as_they_are() {
+    let fixture = Fixture::new().await;
+    fixture.load(vec![job(0, "hero", "a\u{1b}[1m\u{9b}b")]).await;
+    let claims = fixture.claim(1).await;
+    let bad = || Some("x\u{1b}]0;y\u{7}\u{7f}\u{9b}31m\r\n".to_owned());
+    let facts = AttemptFacts {
+        finish_reason: bad(),
+        response_id: bad(),
+        caption: bad(),
+        note: bad(),
+        error_code: bad(),
+        error: bad(),
+        ..AttemptFacts::default()
+    };
+    fixture.settle(&claims[0], AttemptOutcome::Failed, facts, Next::Fail).await;
+    let [usage, attempts, summary] = fixture.reports().await;
+    let control = |text: &str| text.replace('\n', "").chars().any(char::is_control);
+    assert!(usage.contains("a\u{1b}[1m\u{9b}b"), "{usage}");
+    assert!(!control(&usage.replace("a\u{1b}[1m\u{9b}b", "")), "{usage:?}");
+    assert!(!control(&attempts) && !control(&summary), "{attempts:?}");
+    assert_eq!(attempts.lines().count(), 2, "{attempts}");
+}
+
+#[tokio::test]
 async fn the_summary_has_every_state_and_the_money() {
     let [_, _, summary] = batch().await.reports().await;
     let summary: serde_json::Value = serde_json::from_str(&summary).expect("is JSON");

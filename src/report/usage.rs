@@ -56,7 +56,7 @@ fn row(job: &JobRow) -> [String; COLUMNS.len()] {
     let originals = || job.outputs.iter().filter(|output| output.kind == OutputKind::Original);
     let first: Option<&OutputRow> = originals().next();
     let last = job.last.as_ref();
-    let text_of = |field: fn(&AttemptRow) -> Option<&str>| cell::optional(last.and_then(field));
+    let text_of = |field: fn(&AttemptRow) -> Option<&str>| cell::optional_foreign(last.and_then(field));
     [
         cell::text(job.name.as_str()),
         job.state.to_string(),
@@ -92,7 +92,7 @@ fn row(job: &JobRow) -> [String; COLUMNS.len()] {
 /// `code: message` of the last attempt of a job that did not succeed.
 fn error(job: &JobRow) -> String {
     match &job.last {
-        Some(last) if job.state != JobState::Succeeded => cell::text(&error_line(last)),
+        Some(last) if job.state != JobState::Succeeded => cell::foreign(&error_line(last)),
         _ => String::new(),
     }
 }

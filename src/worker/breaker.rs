@@ -81,6 +81,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_done_about_money_and_key_is_said_once() {
+        let money =
+            Stop::MoneyOut("the account has no money left; top it up, then go on".to_owned()).to_string();
+        assert_eq!(money.to_lowercase().matches("top it up").count(), 1, "{money}");
+        let place = "the API does not serve this location; run it from a supported country".to_owned();
+        assert!(!Stop::KeyRejected(place).to_string().contains("key"));
+    }
+
+    #[test]
     fn money_and_key_stop_at_once() {
         let mut breaker = Breaker::new(None);
         assert!(matches!(breaker.fault(&fault(FaultClass::MoneyOut, "quota")), Some(Stop::MoneyOut(_))));

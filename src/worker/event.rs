@@ -98,10 +98,11 @@ pub enum Ending {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
     /// The account has no money.
-    #[error("the account is out of money: {0}. Top it up, then run the same command again")]
+    #[error("{0}")]
     MoneyOut(String),
-    /// The key does not serve.
-    #[error("the key does not serve: {0}. Check the key, then run the same command again")]
+    /// The key does not serve: not at all, not from here, or not without a bill. The error says which,
+    /// and what to do.
+    #[error("{0}. When that is mended, run the same command again")]
     KeyRejected(String),
     /// All that is left needs models that are not served.
     #[error("{0}. Name another model in the manifest or ask the provider, then run the same command again")]
@@ -115,14 +116,18 @@ pub enum Stop {
         spent: String,
     },
     /// Too many jobs failed.
-    #[error("{failed} jobs failed, as many as --max-failures says. Look at `nightpress jobs --state failed`")]
+    #[error(
+        "{failed} jobs failed, as many as --max-failures says. Look at `nightpress jobs --state failed`, mend what \
+         is wrong, then use `nightpress retry --failed` and run the same command again"
+    )]
     Failures {
         /// Jobs that failed in this run.
         failed: u64,
     },
     /// The same permanent error again and again, without a success.
     #[error(
-        "the same error came {times} times without one success: {error}. Something is wrong with all jobs"
+        "the same error came {times} times without one success: {error}. Something is wrong with all jobs: mend \
+         it, then use `nightpress retry --failed` and run the same command again"
     )]
     SameError {
         /// How often.

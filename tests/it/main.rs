@@ -13,3 +13,4 @@ mod press;
 mod program;
 mod raw;
 mod readme;
+mod words;

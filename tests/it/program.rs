@@ -212,7 +212,8 @@ async fn failed_and_refused_jobs_give_1_and_a_rejected_key_gives_3() {
     let desk = Desk::new(vec![FaultRule::always(Fault::ApiKeyInvalid)]).await;
     desk.write("m.jsonl", &manifest(3));
     let seen = desk.run(&["run", "m.jsonl"]).await.ended(3);
-    let last = seen.err.lines().chain(seen.out.lines()).any(|line| line.contains("key does not serve"));
+    let last =
+        seen.err.lines().chain(seen.out.lines()).any(|line| line.contains("the API does not accept the key"));
     assert!(last, "{}\n{}", seen.out, seen.err);
 }
 

@@ -69,7 +69,9 @@ pub(super) async fn load(session: &Session, folder: &RunFolder, what: Load<'_>) 
     }
 
     let at = folder.path();
-    std::fs::create_dir_all(at).with_context(|| format!("cannot make the run folder {}", at.display()))?;
+    std::fs::create_dir_all(at).with_context(|| {
+        format!("cannot make the run folder {}; name one that can be written with -o DIR", at.display())
+    })?;
     let queue = session.open(folder, Access::Create, whose()?).await?;
     match apply(session, (queue.as_ref(), folder), &what, (contents, digests)).await {
         Ok(()) => Ok(queue),

@@ -1,6 +1,7 @@
 //! `nightpress report`: rebuild the reports from the queue.
 
 use anyhow::Result;
+use serde_json::json;
 
 use crate::cli::args::ReportArgs;
 use crate::cli::exit::Exit;
@@ -17,7 +18,14 @@ pub(in crate::cli) async fn run(session: Session, args: ReportArgs) -> Result<Ex
     let written = write(queue.as_ref(), &folder).await;
     queue.close().await;
     written?;
-    for path in [folder.usage_csv(), folder.attempts_csv(), folder.summary_json()] {
+    let files = [folder.usage_csv(), folder.attempts_csv(), folder.summary_json()];
+    if args.json {
+        let files = files.map(|path| path.display().to_string());
+        let done = json!({ "folder": folder.path().display().to_string(), "files": files });
+        session.terminal.json(&done.to_string());
+        return Ok(Exit::Done);
+    }
+    for path in files {
         session.terminal.out(&printable(&path.display().to_string()).to_string());
     }
     Ok(Exit::Done)

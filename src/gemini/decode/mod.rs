@@ -10,6 +10,7 @@
 mod base64;
 #[cfg(test)]
 mod bound_tests;
+mod doubled;
 mod embedded;
 mod frame;
 mod scan;

@@ -8,9 +8,9 @@ use std::mem;
 
 use memchr::{memchr2, memchr3};
 
+use super::doubled::read_chunk;
 use super::embedded::{Embedded, Escape, opens_data_url};
 use super::{DecodeError, Limits, Sink};
-use crate::gemini::wire::AnswerChunk;
 
 /// Capacity that the text buffer keeps from one event to the next.
 const TEXT_BYTES_KEPT: usize = 16 << 10;
@@ -210,7 +210,7 @@ impl Scanner {
         }
         self.events += 1;
         // Broken UTF-8 in a caption must not cost the image that stands beside it.
-        match serde_json::from_str::<AnswerChunk>(&String::from_utf8_lossy(&self.text)) {
+        match read_chunk(&String::from_utf8_lossy(&self.text)) {
             Ok(chunk) => sink.chunk(chunk),
             // The brackets matched, so the next event can still be read.
             Err(error) => self.defer(DecodeError::BadJson(error.to_string())),

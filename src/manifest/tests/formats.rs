@@ -92,6 +92,20 @@ fn a_csv_header_must_make_sense() {
 }
 
 #[test]
+fn a_table_has_a_bound_on_its_columns() {
+    let table = |columns: usize| {
+        let names = (1..columns).map(|n| format!(",t{n}")).collect::<Vec<_>>().concat();
+        format!("prompt{names}\ncat,x{}\n", ",".repeat(columns - 2))
+    };
+    assert_eq!(Fixture::new().read("x.csv", table(1_000)).job().tags.len(), 1);
+    let wide = Fixture::new().read("x.csv", table(1_001)).errors;
+    assert!(wide.starts_with("x.csv:1:4895: more than 1000 columns; delete those"), "{wide}");
+    let row = Fixture::new().read("x.csv", format!("prompt\n{}\n", ",".repeat(1_000_000))).errors;
+    assert_eq!(row.lines().count(), 1, "{row}");
+    assert!(row.starts_with("x.csv:2:1001: more than 1000 columns"), "{row}");
+}
+
+#[test]
 fn unknown_csv_columns_are_tags_and_near_misses_are_warned_of() {
     let outcome =
         Fixture::new().read("x.csv", "prompt,aspect-ratio,locale,tags\ncat,16:9,de,\"{\"\"a\"\": 7}\"\n");

@@ -165,3 +165,15 @@ fn what_cannot_be_read_or_has_an_unknown_format_is_told() {
             .starts_with("cannot tell the format of x.txt by its name; use .yaml")
     );
 }
+
+#[test]
+fn a_document_above_the_bound_is_refused_by_its_size_and_a_table_is_not() {
+    let fixture = Fixture::new();
+    for (name, is_refused) in [("x.yaml", true), ("x.json", true), ("x.jsonl", false)] {
+        let file = fs::File::create(fixture.path().join(name)).expect("created");
+        file.set_len(DOCUMENT_BYTES_MAX + 1).expect("grown");
+        let errors = fixture.read_source(Source::File(fixture.path().join(name))).errors;
+        let expect = format!("{name} has more than 128 MiB; use JSONL or CSV for a manifest of that size");
+        assert_eq!(errors == expect, is_refused, "{errors}");
+    }
+}

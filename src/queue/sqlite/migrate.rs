@@ -14,9 +14,9 @@ const SCRIPTS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_queue.s
 const APPLICATION_ID: i64 = 0x4e50_5131;
 const MARK: &str = "PRAGMA application_id = 1313886513";
 
-/// What two processes do that start at once: the second finds the schema made.
-/// Both pragmas belong to the transaction.
-const FOREIGN_TABLES: &str = "SELECT count(*) FROM sqlite_schema";
+/// Two processes may start at once. Schema and pragmas are made in one transaction, so the second sees
+/// all of them or none.
+const TABLES: &str = "SELECT count(*) FROM sqlite_schema";
 
 /// Brings the schema up to date in one transaction. Several processes may do so at once.
 pub(super) async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), QueueError> {
@@ -32,9 +32,6 @@ pub(super) async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<
 
 async fn make(conn: &mut SqliteConnection, path: &Path) -> Result<(), QueueError> {
     let done = version(conn, path).await?;
-    if done == 0 && pragma(conn, FOREIGN_TABLES).await? > 0 {
-        return Err(QueueError::NotAQueue { path: path.display().to_string() });
-    }
     for script in SCRIPTS.iter().skip(done) {
         sqlx::raw_sql(*script).execute(&mut *conn).await.doing("making the schema")?;
     }
@@ -48,7 +45,12 @@ async fn make(conn: &mut SqliteConnection, path: &Path) -> Result<(), QueueError
 pub(super) async fn version(conn: &mut SqliteConnection, path: &Path) -> Result<usize, QueueError> {
     let found = pragma(conn, "PRAGMA user_version").await?;
     let known = i64::try_from(SCRIPTS.len()).unwrap_or(i64::MAX);
-    if found != 0 && pragma(conn, "PRAGMA application_id").await? != APPLICATION_ID {
+    let is_ours = match found {
+        // Nothing is in it yet, or a program that does not count its schema made it.
+        0 => pragma(conn, TABLES).await? == 0,
+        _ => pragma(conn, "PRAGMA application_id").await? == APPLICATION_ID,
+    };
+    if !is_ours {
         return Err(QueueError::NotAQueue { path: path.display().to_string() });
     }
     if found > known {

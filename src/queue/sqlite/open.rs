@@ -123,6 +123,9 @@ async fn open(options: OpenOptions) -> Result<SqliteQueue, QueueError> {
     if access != Access::Create && !path.exists() {
         return Err(QueueError::Missing { path: path.display().to_string() });
     }
+    if path.is_dir() {
+        return Err(QueueError::IsAFolder { path: path.display().to_string() });
+    }
     if access == Access::ReadOnly {
         return look_at(path, &identity, clock).await;
     }

@@ -164,8 +164,12 @@ async fn what_is_no_queue_of_ours_is_left_alone() {
     let mut conn = SqliteConnection::connect(&format!("sqlite://{}", foreign.display())).await.unwrap();
     sqlx::raw_sql("CREATE TABLE theirs (x)").execute(&mut conn).await.unwrap();
     conn.close().await.unwrap();
-    let error = open(options(&foreign)).await.unwrap_err();
-    assert!(matches!(error, QueueError::NotAQueue { .. }), "{error:?}");
+    for access in [Access::Create, Access::Existing, Access::ReadOnly] {
+        let error = open(OpenOptions { access, ..options(&foreign) }).await.unwrap_err();
+        assert!(matches!(error, QueueError::NotAQueue { .. }), "{access:?} {error:?}");
+        let error = open(OpenOptions { access, ..options(folder.0.path()) }).await.unwrap_err();
+        assert!(matches!(error, QueueError::IsAFolder { .. }), "{access:?} {error:?}");
+    }
 
     let text = folder.0.path().join("text.db");
     std::fs::write(&text, "a letter to grandmother, long enough to be taken for a header of a database")
