@@ -1,49 +1,67 @@
-//! One lane: a cooldown that all its workers share, a probe after it, and a steady rate when
-//! the limit is known.
+//! One lane: everything that shares one limit at the provider. Its gates, one after the other,
+//! and what a caller sees of them.
 
 use std::time::Duration;
 
-use rand::{Rng, RngExt};
+use rand::Rng;
 use tokio::time::Instant;
 
-/// A probe that was not refused for this long was admitted: refusals come at once, pictures
-/// take their time. Without it a picture of two minutes would keep the lane shut.
-const PROBE_SILENCE: Duration = Duration::from_millis(1_500);
+use super::ceiling::{About, Ceiling, Refusal};
+use super::closure::{Closed, Closure, Gate, Why};
+use super::limit::{Limit, Source};
+use super::overload::Overload;
+use super::sends::{MINUTE, Sends};
 
-/// Longest cooldown that a lane sets itself without being told.
-const COOLDOWN_MAX: Duration = Duration::from_secs(60);
-
-/// What is added to a hint at most, as a share of it: a lane never comes back earlier than it
-/// was told, and not on the same instant as everyone else.
-const HINT_JITTER: f64 = 0.10;
+/// Requests in flight at most where nobody says otherwise.
+const IN_FLIGHT_MAX: u32 = 256;
+/// Timers and commits are late: what should have left in this time may leave at once.
+const LATENESS: Duration = Duration::from_millis(100);
+/// Nothing succeeded for this long although this many were sent: an outage.
+const OUTAGE_AFTER: Duration = Duration::from_secs(600);
+const OUTAGE_SENDS: u32 = 12;
+/// The time between two probes of an outage.
+const OUTAGE_PROBE_EVERY: Duration = Duration::from_secs(60);
+/// What was learned longer ago is forgotten: limits change with tiers and at midnight.
+const LEARNED_AGE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// What a lane was told about its limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneLimits {
-    /// Requests in any 60 seconds; `None` when the limit is unknown.
-    pub per_minute: Option<u32>,
+    /// Requests in any 60 seconds, kept exactly; `None` when the limit is unknown.
+    pub requests_per_minute: Option<u32>,
+    /// Images in any 60 seconds. A request counts as one until it is known how many it brought.
+    /// With both limits, the smaller one paces.
+    pub images_per_minute: Option<u32>,
+    /// Requests in flight, fixed; `None` to find out how many are of use.
+    pub in_flight: Option<u32>,
+    /// Requests in flight at most when their number is found out.
+    pub in_flight_max: u32,
 }
 
-/// Why a lane is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// A rate limit, for as long as the server asked.
-    Asked,
-    /// A rate limit without a hint; the time is our own guess.
-    Guessed,
-    /// A firewall or an overloaded upstream.
-    Trouble,
-    /// A quota that is used up for long: a daily one, or a hint of more than ten minutes.
-    Parked,
+impl Default for LaneLimits {
+    fn default() -> Self {
+        Self {
+            requests_per_minute: None,
+            images_per_minute: None,
+            in_flight: None,
+            in_flight_max: IN_FLIGHT_MAX,
+        }
+    }
 }
 
-/// A lane that is closed for a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Closed {
-    /// Until when.
-    pub until: Instant,
-    /// Why.
-    pub why: Why,
+/// What a lane found out, for the next run to begin with. Plain numbers, to be kept in a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Learned {
+    /// The believed limit, in requests per minute.
+    pub requests_per_minute: f64,
+    /// How often it was confirmed; more than 2 is as good as 2.
+    pub confidence: u32,
+    /// The server's limit on requests in flight, if it has one.
+    pub in_flight: Option<u32>,
+    /// The server stated the limit itself.
+    pub is_stated: bool,
+    /// How long ago this was.
+    pub age: Duration,
 }
 
 /// How many requests may leave now, and when to ask again.
@@ -58,265 +76,362 @@ pub struct Grant {
 /// What a request carries to be told apart when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
+    number: u64,
     sent_at: Instant,
-    probe: bool,
+    /// Other requests on their way when it left.
+    in_flight: u32,
+}
+
+impl Ticket {
+    /// When the request left.
+    pub fn sent_at(&self) -> Instant {
+        self.sent_at
+    }
+}
+
+/// What a refusal says besides being one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// How long the server asks to wait; the largest of what it says.
+    pub wait: Option<Duration>,
+    /// The limit that it states, in requests per minute.
+    pub per_minute: Option<u32>,
+}
+
+/// What people are shown of a lane.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LaneState {
+    /// Requests that left in the last 60 s.
+    pub rate_per_minute: u32,
+    /// The limit that is believed, per minute; `None` while none was met.
+    pub limit_per_minute: Option<f64>,
+    /// Where that comes from.
+    pub source: Source,
+    /// Requests on their way.
+    pub in_flight: u32,
+    /// Requests that may be on their way at once.
+    pub ceiling: u32,
+    /// Closed, until when and why.
+    pub closed: Option<Closed>,
+}
+
+/// What kept a lane from sending more when it was last asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeldBy {
+    /// Nothing: there was nothing more to send.
+    Nothing,
+    Closure,
+    Ceiling,
+    Pace,
 }
 
 /// The pacing state of one lane. See the module's documentation.
 #[derive(Debug, Clone)]
 pub struct Lane {
-    limits: LaneLimits,
-    closed: Option<Closed>,
-    /// The lane was closed and has not been proven open since.
-    half_open: bool,
-    probe: Option<Instant>,
-    /// Refusals since the last time that the lane was proven open.
-    streak: u32,
-    /// The last refusal that was acted on: those of requests sent before it are old news.
-    reacted_at: Option<Instant>,
-    /// With a known limit: when the next request may leave.
-    next_at: Option<Instant>,
+    images_per_minute: Option<u32>,
+    limit: Limit,
+    sends: Sends,
+    closure: Closure,
+    ceiling: Ceiling,
+    overload: Overload,
+    in_flight: u32,
+    /// When the next request is due.
+    next_at: Instant,
+    asked_at: Instant,
+    held_by: HeldBy,
+    /// Permits of the last grant that were not used: whoever leaves some has nothing to send.
+    unused: u32,
+    /// When something last succeeded, and what was sent since.
+    succeeded_at: Instant,
+    sent_since: u32,
 }
 
 impl Lane {
-    /// A lane that is open.
-    pub fn new(limits: LaneLimits) -> Self {
+    /// A lane that is open. `learned` is what an earlier run found out, if anything.
+    pub fn new(limits: LaneLimits, learned: Option<Learned>, now: Instant) -> Self {
+        let learned = learned.filter(|learned| learned.age < LEARNED_AGE_MAX);
+        let given = match (limits.requests_per_minute, limits.images_per_minute) {
+            (Some(requests), Some(images)) => Some(requests.min(images)),
+            (one, other) => one.or(other),
+        };
+        let limit = match (given, learned) {
+            (Some(given), _) => Limit::given(given),
+            (None, Some(learned)) => {
+                Limit::learned(learned.requests_per_minute, learned.confidence, learned.is_stated)
+            }
+            (None, None) => Limit::unknown(),
+        };
+        let found = learned.and_then(|learned| learned.in_flight);
         Self {
-            limits,
-            closed: None,
-            half_open: false,
-            probe: None,
-            streak: 0,
-            reacted_at: None,
-            next_at: None,
+            images_per_minute: limits.images_per_minute,
+            limit,
+            sends: Sends::default(),
+            closure: Closure::new(),
+            ceiling: Ceiling::new(limits.in_flight, limits.in_flight_max, found),
+            overload: Overload::default(),
+            in_flight: 0,
+            next_at: now,
+            asked_at: now,
+            held_by: HeldBy::Nothing,
+            unused: 0,
+            succeeded_at: now,
+            sent_since: 0,
         }
     }
 
-    /// How many of `wanted` requests may leave at `now`.
+    /// How many of `wanted` requests may leave at `now`. The caller then calls [`Lane::sent`] for
+    /// each that does. `wanted == 0` says that there is nothing to send: time in which we would
+    /// not have sent more anyway proves nothing about the limit.
     pub fn grant(&mut self, now: Instant, wanted: u32) -> Grant {
-        if let Some(closed) = self.closed {
-            if now < closed.until {
-                return Grant { permits: 0, wake_at: Some(closed.until) };
-            }
-            self.closed = None;
+        self.time_passed(now);
+        if wanted == 0 {
+            (self.held_by, self.unused) = (HeldBy::Nothing, 0);
+            return Grant { permits: 0, wake_at: None };
         }
-        if self.half_open {
-            match self.probe {
-                None => return Grant { permits: wanted.min(1), wake_at: None },
-                Some(sent_at) if now < sent_at + PROBE_SILENCE => {
-                    return Grant { permits: 0, wake_at: Some(sent_at + PROBE_SILENCE) };
-                }
-                Some(_) => self.open(),
-            }
+        let (room, wake_at, held_by) = self.room(now);
+        let permits = room.min(wanted);
+        self.held_by = if permits < wanted { held_by } else { HeldBy::Nothing };
+        self.unused = permits;
+        Grant { permits, wake_at }
+    }
+
+    /// The gates, one after the other.
+    fn room(&self, now: Instant) -> (u32, Option<Instant>, HeldBy) {
+        let gate = self.closure.gate(now);
+        if let Gate::Shut(until) = gate {
+            return (0, until, HeldBy::Closure);
         }
-        match (self.gap(), self.next_at) {
-            (Some(_), Some(next)) if now < next => Grant { permits: 0, wake_at: Some(next) },
-            // One at a time: the next is due a gap later.
-            (Some(gap), _) => Grant { permits: wanted.min(1), wake_at: Some(now + gap) },
-            (None, _) => Grant { permits: wanted, wake_at: None },
+        let slots = self.ceiling().saturating_sub(self.in_flight);
+        if slots == 0 {
+            return (0, None, HeldBy::Ceiling);
+        }
+        if gate == Gate::Probe {
+            // A probe into a window that we know to be full would only be refused.
+            let is_sure = self.limit.confidence() > 0;
+            return match self.window_room(now) {
+                Err(at) if self.closure.is_blind(is_sure) => (0, Some(at), HeldBy::Closure),
+                _ => (1, None, HeldBy::Closure),
+            };
+        }
+        if now < self.next_at {
+            return (0, Some(self.next_at), HeldBy::Pace);
+        }
+        let room = match self.window_room(now) {
+            Ok(room) => room,
+            Err(at) => return (0, Some(at), HeldBy::Pace),
+        };
+        let gap = self.limit.gap();
+        let begin = self.begin(now);
+        // As many as keep `begin + n gaps` from passing now.
+        let due = super::limit::whole(((now - begin).as_secs_f64() / gap.as_secs_f64()).floor() + 1.0);
+        let paced = due.min(room);
+        if slots < paced {
+            return (slots, None, HeldBy::Ceiling);
+        }
+        (paced, Some(begin + gap * paced), HeldBy::Pace)
+    }
+
+    /// Where the pace goes on from: a little time that was missed is made up for, not more, or a
+    /// pause would end in a volley.
+    fn begin(&self, now: Instant) -> Instant {
+        let burst = (self.limit.gap() / 2).max(LATENESS);
+        self.next_at.max(now.checked_sub(burst).unwrap_or(now))
+    }
+
+    fn window_room(&self, now: Instant) -> Result<u32, Instant> {
+        let window = self.limit.window();
+        let requests =
+            self.limit.count().map_or(Ok(u32::MAX), |limit| self.sends.room(now, window, limit))?;
+        let images = self
+            .images_per_minute
+            .map_or(Ok(u32::MAX), |limit| self.sends.room_for_images(now, window, limit))?;
+        Ok(requests.min(images))
+    }
+
+    fn ceiling(&self) -> u32 {
+        self.ceiling.allows(self.limit.per_minute()).min(self.overload.allows())
+    }
+
+    /// What time brings by itself: a silent probe was admitted, and an unrefused limit moves.
+    fn time_passed(&mut self, now: Instant) {
+        if self.closure.is_silent(now) {
+            self.open(now);
+        }
+        // Nobody knows what held us up while nobody asked.
+        let longest = Duration::from_secs_f64(5.0 + 120.0 / self.limit.per_minute());
+        let passed = now.saturating_duration_since(self.asked_at).min(longest);
+        self.asked_at = self.asked_at.max(now);
+        if passed.is_zero() || self.unused > 0 {
+            return;
+        }
+        match self.held_by {
+            HeldBy::Pace => {
+                let sent = self.sends.in_window(now, self.limit.window());
+                self.limit.passed(now, passed, sent);
+            }
+            HeldBy::Ceiling => self.ceiling.passed(passed),
+            HeldBy::Nothing | HeldBy::Closure => {}
         }
     }
 
     /// A request leaves.
     pub fn sent(&mut self, now: Instant) -> Ticket {
-        let probe = self.half_open && self.probe.is_none();
-        if probe {
-            self.probe = Some(now);
+        let ticket =
+            Ticket { number: self.sends.add(now, self.in_flight), sent_at: now, in_flight: self.in_flight };
+        self.closure.sent(ticket.number, now);
+        self.in_flight += 1;
+        self.unused = self.unused.saturating_sub(1);
+        self.next_at = self.begin(now) + self.limit.gap();
+        if self.sent_since == 0 {
+            self.succeeded_at = self.succeeded_at.max(now);
         }
-        if let Some(gap) = self.gap() {
-            self.next_at = Some(self.next_at.map_or(now, |next| next.max(now)) + gap);
-        }
-        Ticket { sent_at: now, probe }
+        self.sent_since = self.sent_since.saturating_add(1);
+        ticket
     }
 
-    /// A request ended and was not turned away.
-    pub fn admitted(&mut self, ticket: Ticket) {
-        // Only what was sent after the closure proves anything about the time after it.
-        if self.half_open && self.reacted_at.is_none_or(|at| ticket.sent_at > at) {
-            self.open();
+    /// A request was admitted and answered, with so many images: also if the answer is that
+    /// there will be no picture.
+    pub fn succeeded(&mut self, now: Instant, ticket: Ticket, images: u32) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.sends.brought(ticket.number, images);
+        self.ceiling.took(now.saturating_duration_since(ticket.sent_at));
+        self.overload.succeeded();
+        (self.succeeded_at, self.sent_since) = (now, 0);
+        if self.closure.is_probe(ticket.number) || self.closure.why() == Some(Why::Outage) {
+            self.open(now);
         }
     }
 
-    /// A request was turned away by a rate limit. `hint` is the largest of what the server
-    /// asked for. Returns when the lane opens again.
-    pub fn refused(
+    /// A request was turned away by a rate limit. Returns when the lane opens again.
+    pub fn refused(&mut self, now: Instant, ticket: Ticket, hints: Hints, rng: &mut impl Rng) -> Instant {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.sends.refused(ticket.number);
+        self.closure.took(now.saturating_duration_since(ticket.sent_at));
+        let is_news = self.closure.is_news(ticket.number, ticket.sent_at);
+        if is_news {
+            self.learn(now, ticket, hints);
+        }
+        self.held_by = HeldBy::Closure;
+        let until = self.closure.refused(now, ticket.number, (hints.wait, is_news), rng);
+        self.unless_outage(now, until)
+    }
+
+    /// A refusal is a measurement: what left in the minute before it was the limit.
+    fn learn(&mut self, now: Instant, ticket: Ticket, hints: Hints) {
+        let sent = self.sends.in_window(ticket.sent_at, MINUTE);
+        if self.closure.is_probe(ticket.number) {
+            self.limit.probe_refused(sent);
+        } else {
+            let refusal = Refusal { at: now, sent, in_flight: ticket.in_flight };
+            match self.ceiling.refused(refusal, &self.sends) {
+                About::Rate => self.limit.refused(now, sent),
+                About::InFlight => {}
+                About::FoundInFlight(at_least) => self.limit.was_not_it(at_least),
+            }
+        }
+        self.limit.cost = hints.wait.unwrap_or_default();
+        if let Some(stated) = hints.per_minute {
+            self.limit.stated(stated);
+        }
+    }
+
+    /// A request met an overloaded server or a firewall (503, 529). Returns when the lane opens
+    /// again, if it is not open.
+    pub fn overloaded(
         &mut self,
         now: Instant,
         ticket: Ticket,
         hint: Option<Duration>,
         rng: &mut impl Rng,
-    ) -> Instant {
-        let old_news = !ticket.probe && self.reacted_at.is_some_and(|at| ticket.sent_at <= at);
-        if !old_news {
-            self.streak = self.streak.saturating_add(1);
-            self.reacted_at = Some(now);
-        }
-        let (until, why) = match hint {
-            Some(hint) => (now + hint.mul_f64(1.0 + HINT_JITTER * rng.random::<f64>()), Why::Asked),
-            None if old_news => (now, Why::Guessed),
-            None => (now + self.own_guess(rng), Why::Guessed),
+    ) -> Option<Instant> {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let is_many = self.overload.met();
+        let is_probe = self.closure.is_probe(ticket.number);
+        let rests = match self.closure.why() {
+            Some(Why::Asked | Why::Guessed | Why::Parked) if is_probe => {
+                // Overloaded, but not refused.
+                self.open(now);
+                false
+            }
+            Some(_) => is_probe,
+            None => is_many,
         };
-        self.close(until, why)
-    }
-
-    /// Something on the way is in trouble: the lane rests for a while. Returns when it opens again.
-    pub fn troubled(&mut self, now: Instant, ticket: Ticket, rng: &mut impl Rng) -> Instant {
-        if self.reacted_at.is_none_or(|at| ticket.sent_at > at) {
-            self.streak = self.streak.saturating_add(1);
-            self.reacted_at = Some(now);
+        if rests {
+            self.closure.no_proof(ticket.number);
+            let rest = self.overload.rest(self.in_flight, rng).max(hint.unwrap_or_default());
+            self.held_by = HeldBy::Closure;
+            self.closure.close(now + rest, Why::Trouble);
         }
-        let until = now + self.own_guess(rng);
-        self.close(until, Why::Trouble)
+        self.unless_outage(now, now);
+        self.closed(now).map(|closed| closed.until)
     }
 
     /// The lane's quota is used up for long. Returns when it opens again.
-    pub fn parked(&mut self, now: Instant, for_: Duration) -> Instant {
-        self.reacted_at = Some(now);
-        self.close(now + for_, Why::Parked)
+    pub fn parked(&mut self, now: Instant, ticket: Ticket, for_: Duration) -> Instant {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.sends.refused(ticket.number);
+        self.held_by = HeldBy::Closure;
+        self.closure.no_proof(ticket.number);
+        self.closure.reacted_at = Some(now);
+        // What was sent before says nothing about an outage after it.
+        self.sent_since = 0;
+        self.closure.close(now + for_, Why::Parked)
     }
 
-    /// A request ended without saying anything about the limit.
-    pub fn ended(&mut self, ticket: Ticket) {
-        if ticket.probe {
-            // Nobody knows; the next request is the probe.
-            self.probe = None;
-        }
+    /// A request ended without saying anything about the limit: cut off, or a broken connection.
+    pub fn ended(&mut self, now: Instant, ticket: Ticket) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.closure.no_proof(ticket.number);
+        self.unless_outage(now, now);
     }
 
     /// Closed, until when and why.
     pub fn closed(&self, now: Instant) -> Option<Closed> {
-        self.closed.filter(|closed| now < closed.until)
+        self.closure.closed(now)
     }
 
-    fn open(&mut self) {
-        self.half_open = false;
-        self.probe = None;
-        self.streak = 0;
-    }
-
-    /// Closures only ever get longer: a short hint does not undo a long one.
-    fn close(&mut self, until: Instant, why: Why) -> Instant {
-        self.half_open = true;
-        self.probe = None;
-        match self.closed {
-            Some(closed) if closed.until >= until => closed.until,
-            _ => {
-                self.closed = Some(Closed { until, why });
-                until
-            }
+    /// What people are shown.
+    pub fn state(&self, now: Instant) -> LaneState {
+        LaneState {
+            rate_per_minute: self.sends.in_window(now, MINUTE),
+            limit_per_minute: self.limit.count().map(|_| self.limit.per_minute()),
+            source: self.limit.source,
+            in_flight: self.in_flight,
+            ceiling: self.ceiling(),
+            closed: self.closed(now),
         }
     }
 
-    fn own_guess(&self, rng: &mut impl Rng) -> Duration {
-        let doublings = self.streak.saturating_sub(1).min(6);
-        Duration::from_secs(1 << doublings).min(COOLDOWN_MAX).mul_f64(0.9 + 0.2 * rng.random::<f64>())
+    /// What the next run may begin with; `None` while nothing was found out.
+    pub fn learned(&self) -> Option<Learned> {
+        matches!(self.limit.source, Source::Learned | Source::Stated).then(|| Learned {
+            requests_per_minute: self.limit.per_minute(),
+            confidence: self.limit.confidence(),
+            in_flight: self.ceiling.found(),
+            is_stated: self.limit.source == Source::Stated,
+            age: Duration::ZERO,
+        })
     }
 
-    fn gap(&self) -> Option<Duration> {
-        self.limits.per_minute.map(|n| Duration::from_secs(60) / n.max(1))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
-    use super::*;
-
-    fn ms(n: u64) -> Duration {
-        Duration::from_millis(n)
-    }
-
-    fn rng() -> StdRng {
-        StdRng::seed_from_u64(11)
-    }
-
-    #[test]
-    fn a_refusal_closes_the_lane_for_everyone_and_never_for_less_than_the_hint() {
-        let start = Instant::now();
-        let mut lane = Lane::new(LaneLimits::default());
-        let tickets: Vec<Ticket> = (0..4).map(|_| lane.sent(start)).collect();
-        let until = lane.refused(start + ms(100), tickets[0], Some(ms(7_000)), &mut rng());
-        assert!(until >= start + ms(7_100));
-        assert!(until <= start + ms(7_900));
-        assert_eq!(lane.grant(start + ms(7_000), 8), Grant { permits: 0, wake_at: Some(until) });
-    }
-
-    #[test]
-    fn after_a_cooldown_one_probe_goes_first() {
-        let start = Instant::now();
-        let mut lane = Lane::new(LaneLimits::default());
-        let ticket = lane.sent(start);
-        let until = lane.refused(start, ticket, Some(ms(1_000)), &mut rng());
-        assert_eq!(lane.grant(until, 8).permits, 1);
-        let probe = lane.sent(until);
-        assert_eq!(lane.grant(until + ms(10), 8).permits, 0, "a second one went with the probe");
-        lane.admitted(probe);
-        assert_eq!(lane.grant(until + ms(20), 8).permits, 8);
-    }
-
-    #[test]
-    fn a_probe_that_is_not_refused_for_a_while_was_admitted() {
-        let start = Instant::now();
-        let mut lane = Lane::new(LaneLimits::default());
-        let ticket = lane.sent(start);
-        let until = lane.refused(start, ticket, Some(ms(1_000)), &mut rng());
-        lane.sent(until);
-        let grant = lane.grant(until + ms(10), 8);
-        assert_eq!(grant, Grant { permits: 0, wake_at: Some(until + PROBE_SILENCE) });
-        assert_eq!(lane.grant(until + PROBE_SILENCE, 8).permits, 8);
-    }
-
-    #[test]
-    fn an_answer_to_a_request_from_before_the_closure_does_not_open_the_lane() {
-        let start = Instant::now();
-        let mut lane = Lane::new(LaneLimits::default());
-        let early = lane.sent(start);
-        let refused = lane.sent(start);
-        let until = lane.refused(start + ms(50), refused, Some(ms(1_000)), &mut rng());
-        lane.admitted(early);
-        assert_eq!(lane.grant(until, 8).permits, 1, "the probe was skipped");
-    }
-
-    #[test]
-    fn refusals_of_one_volley_count_once_and_only_repeated_ones_double_the_guess() {
-        let start = Instant::now();
-        let mut lane = Lane::new(LaneLimits::default());
-        let volley: Vec<Ticket> = (0..8).map(|_| lane.sent(start)).collect();
-        let mut until = start;
-        for ticket in volley {
-            until = lane.refused(start + ms(100), ticket, None, &mut rng());
+    fn open(&mut self, now: Instant) {
+        if let (Some(Why::Asked | Why::Guessed), Some(sent_at), 0) =
+            (self.closure.why(), self.closure.probe_sent_at(), self.closure.refused_probes())
+        {
+            self.limit.readmitted(self.sends.in_window(sent_at, MINUTE));
         }
-        assert!(until < start + ms(1_300), "eight refusals at once were taken for eight in a row");
-        let probe = lane.sent(until);
-        let second = lane.refused(until + ms(100), probe, None, &mut rng());
-        assert!(second > until + ms(1_800), "the second refusal in a row did not double the wait");
+        self.closure.open();
+        self.next_at = self.next_at.max(now);
+        self.held_by = HeldBy::Closure;
     }
 
-    #[test]
-    fn a_short_hint_does_not_undo_a_long_one() {
-        let start = Instant::now();
-        let mut lane = Lane::new(LaneLimits::default());
-        let (one, two) = (lane.sent(start), lane.sent(start));
-        let long = lane.refused(start, one, Some(ms(30_000)), &mut rng());
-        assert_eq!(lane.refused(start, two, Some(ms(1_000)), &mut rng()), long);
-    }
-
-    #[test]
-    fn a_known_limit_spaces_requests_evenly() {
-        let start = Instant::now();
-        let mut lane = Lane::new(LaneLimits { per_minute: Some(60) });
-        let (mut now, mut sent) = (start, 0);
-        while now < start + ms(60_000) {
-            let grant = lane.grant(now, 8);
-            for _ in 0..grant.permits {
-                let ticket = lane.sent(now);
-                lane.admitted(ticket);
-                sent += 1;
-            }
-            now = grant.wake_at.expect("a paced lane knows when it is due");
+    /// `until`, or when the next probe of an outage is due if there is one.
+    fn unless_outage(&mut self, now: Instant, until: Instant) -> Instant {
+        let is_outage = self.sent_since >= OUTAGE_SENDS
+            && now.saturating_duration_since(self.succeeded_at) >= OUTAGE_AFTER;
+        if !is_outage {
+            return until;
         }
-        assert_eq!(sent, 60);
+        self.held_by = HeldBy::Closure;
+        self.closure.outage(now + OUTAGE_PROBE_EVERY)
     }
 }

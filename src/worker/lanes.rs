@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::{Work, WorkError};
 use crate::gemini::fault::{Fault, FaultClass};
-use crate::gemini::hint::QuotaPeriod;
+use crate::gemini::hint::{Quota, QuotaPeriod};
 use crate::job::{LaneId, ModelName, Timestamp};
-use crate::pacing::{Closed, Lane, LaneLimits, Ticket, daily_quota_reset};
+use crate::pacing::{Closed, Hints, Lane, LaneLimits, Ticket, daily_quota_reset};
 use crate::queue::LaneKey;
 
 /// How long a lane is parked when a quota is used up for long and nobody says until when.
@@ -72,7 +72,12 @@ impl Lanes {
                 key_id: work.client.endpoint().key.id(),
             };
             let id = work.queue.lane(&key).await?;
-            let lane = Lane::new(LaneLimits { per_minute: work.config.per_minute_of(&model) });
+            let limits = LaneLimits {
+                requests_per_minute: work.config.per_minute_of(&model),
+                in_flight: Some(work.config.concurrency),
+                ..LaneLimits::default()
+            };
+            let lane = Lane::new(limits, None, Instant::now());
             self.all.push(RunLane { id, model, lane, dry: false, stopped: None });
         }
         Ok(())
@@ -133,30 +138,36 @@ impl Lanes {
         let (rng, instant) = (&mut self.rng, now.instant);
         lane.dry = false;
         let Some(fault) = fault else {
-            lane.lane.admitted(ticket);
+            lane.lane.succeeded(instant, ticket, 1);
             return None;
         };
         match &fault.class {
-            FaultClass::Throttled { hint, .. } => Some(lane.lane.refused(instant, ticket, *hint, rng)),
+            FaultClass::Throttled { hint, quota } => {
+                let stated = quota.as_ref().and_then(Quota::requests_per_minute);
+                let per_minute = stated.and_then(|limit| u32::try_from(limit).ok());
+                Some(lane.lane.refused(instant, ticket, Hints { wait: *hint, per_minute }, rng))
+            }
             FaultClass::Parked { hint, quota } => {
                 let daily = quota.as_ref().is_some_and(|quota| quota.period == QuotaPeriod::Day);
                 // Hints beside a daily quota were seen to be those of the minute.
                 let wait = if daily { Some(daily_quota_reset(now.wall).since(now.wall)) } else { *hint };
-                Some(lane.lane.parked(instant, wait.unwrap_or(PARKED_FOR)))
+                Some(lane.lane.parked(instant, ticket, wait.unwrap_or(PARKED_FOR)))
             }
             FaultClass::ModelUnavailable => {
-                lane.lane.ended(ticket);
+                lane.lane.ended(instant, ticket);
                 lane.stopped = Some(fault.message.clone());
                 None
             }
-            _ if fault.lane_cooldown => Some(lane.lane.troubled(instant, ticket, rng)),
+            FaultClass::Transient { hint } if fault.lane_cooldown || is_overload(&fault.code) => {
+                lane.lane.overloaded(instant, ticket, *hint, rng)
+            }
             // An answer about the picture was admitted; a broken connection says nothing.
             FaultClass::Refused | FaultClass::NoImage => {
-                lane.lane.admitted(ticket);
+                lane.lane.succeeded(instant, ticket, 0);
                 None
             }
             _ => {
-                lane.lane.ended(ticket);
+                lane.lane.ended(instant, ticket);
                 None
             }
         }
@@ -170,7 +181,7 @@ impl Lanes {
     /// A request was cut off or never left.
     pub(super) fn gone(&mut self, id: LaneId, ticket: Ticket) {
         if let Some(lane) = self.by_id(id) {
-            lane.lane.ended(ticket);
+            lane.lane.ended(Instant::now(), ticket);
         }
     }
 
@@ -182,6 +193,11 @@ impl Lanes {
     fn by_id(&mut self, id: LaneId) -> Option<&mut RunLane> {
         self.all.iter_mut().find(|lane| lane.id == id)
     }
+}
+
+/// 503 and 529 are spoken by servers that have too much to do.
+fn is_overload(code: &str) -> bool {
+    matches!(code, "http_503" | "http_529")
 }
 
 impl RunLane {

@@ -1,0 +1,183 @@
+//! How many requests may be on their way at once: what the rate and the latency need, and a
+//! limit of the server on requests in flight, which it never states.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::limit::whole;
+use super::sends::Sends;
+
+/// More than this share above what the rate needs is never of use.
+const MARGIN: f64 = 1.5;
+/// At least so many, whatever is computed.
+const CEILING_MIN: u32 = 8;
+/// Latencies that are remembered, and how many must be before they are believed.
+const LATENCIES_MAX: usize = 64;
+const LATENCIES_MIN: usize = 20;
+/// What is taken for the latency until then: a slow picture.
+const LATENCY_ASSUMED: Duration = Duration::from_secs(30);
+/// A limit that was found out is tried again one above after this long, twice as long each time.
+const TRY_FIRST: Duration = Duration::from_secs(60);
+const TRY_MAX: Duration = Duration::from_secs(600);
+/// Refusals that must agree.
+const AGREE: usize = 3;
+
+/// A refusal, as seen from both sides.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusal {
+    pub(super) at: Instant,
+    /// Requests that left in the minute before.
+    pub(super) sent: u32,
+    /// Requests on their way.
+    pub(super) in_flight: u32,
+}
+
+/// What a refusal was about.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum About {
+    /// The rate, as far as is known.
+    Rate,
+    /// The limit in flight that is known.
+    InFlight,
+    /// A limit in flight that is known from now on: what was learned about the rate from the last
+    /// refusals was wrong, it is at least this per minute.
+    FoundInFlight(f64),
+}
+
+/// The ceiling of requests in flight.
+#[derive(Debug, Clone)]
+pub(super) struct Ceiling {
+    fixed: Option<u32>,
+    most: u32,
+    latencies: VecDeque<Duration>,
+    p90: Option<Duration>,
+    found: Option<Found>,
+    refusals: VecDeque<Refusal>,
+}
+
+/// A limit of the server on requests in flight.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    now: u32,
+    at_first: u32,
+    /// Time since it was last raised in which it held us up.
+    held: Duration,
+    raise_after: Duration,
+}
+
+impl Found {
+    fn new(limit: u32) -> Self {
+        let limit = limit.max(1);
+        Self { now: limit, at_first: limit, held: Duration::ZERO, raise_after: TRY_FIRST }
+    }
+}
+
+impl Ceiling {
+    /// A fixed ceiling, or one found out up to `most`; `found` is a limit of the server's that is
+    /// known from before.
+    pub(super) fn new(fixed: Option<u32>, most: u32, found: Option<u32>) -> Self {
+        Self {
+            fixed: fixed.map(|n| n.max(1)),
+            most: most.max(1),
+            latencies: VecDeque::new(),
+            p90: None,
+            found: found.map(Found::new),
+            refusals: VecDeque::new(),
+        }
+    }
+
+    /// Requests that may be on their way at this rate.
+    pub(super) fn allows(&self, per_minute: f64) -> u32 {
+        let latency = self.p90.unwrap_or(LATENCY_ASSUMED).as_secs_f64();
+        let of_use = whole((MARGIN * per_minute / 60.0 * latency).ceil()).max(CEILING_MIN).min(self.most);
+        let needed = self.fixed.unwrap_or(of_use);
+        needed.min(self.found().unwrap_or(u32::MAX))
+    }
+
+    /// The limit of the server's that was found out.
+    pub(super) fn found(&self) -> Option<u32> {
+        self.found.map(|found| found.now)
+    }
+
+    /// A request took this long and was answered.
+    pub(super) fn took(&mut self, latency: Duration) {
+        if self.latencies.len() >= LATENCIES_MAX {
+            self.latencies.pop_front();
+        }
+        self.latencies.push_back(latency);
+        if self.latencies.len() >= LATENCIES_MIN {
+            let mut sorted: Vec<Duration> = self.latencies.iter().copied().collect();
+            sorted.sort_unstable();
+            self.p90 = sorted.get(sorted.len() * 9 / 10).copied();
+        }
+    }
+
+    /// `for_` has passed in which the ceiling held us up: limits of servers rise, too.
+    pub(super) fn passed(&mut self, for_: Duration) {
+        if let Some(found) = &mut self.found {
+            found.held += for_;
+            if found.held > found.raise_after {
+                found.now += 1;
+                found.held = Duration::ZERO;
+                found.raise_after = (found.raise_after * 2).min(TRY_MAX);
+            }
+        }
+    }
+
+    /// A request was refused: is the limit one of requests in flight?
+    pub(super) fn refused(&mut self, refusal: Refusal, sends: &Sends) -> About {
+        if self.refusals.len() >= AGREE {
+            self.refusals.pop_front();
+        }
+        self.refusals.push_back(refusal);
+        if let Some(found) = &mut self.found {
+            if refusal.in_flight >= found.at_first - (found.at_first / 32).max(1).min(found.at_first) {
+                found.now = found.now.min(refusal.in_flight).max(1);
+                return About::InFlight;
+            }
+            // Refused well below it: it was not that.
+            self.found = None;
+            self.refusals.clear();
+        }
+        if !self.in_flight_explains(sends) {
+            return About::Rate;
+        }
+        let least = self.refusals.iter().map(|one| one.in_flight).min().unwrap_or(1);
+        let most_sent = self.refusals.iter().map(|one| one.sent).max().unwrap_or(1);
+        self.found = Some(Found::new(least));
+        About::FoundInFlight(1.05 * f64::from(most_sent))
+    }
+
+    /// The last refusals came at the same number in flight, none was admitted above it and hardly any
+    /// at it: that number tells the refused from the admitted.
+    fn in_flight_explains(&self, sends: &Sends) -> bool {
+        let (Some(oldest), Some(newest)) = (self.refusals.front(), self.refusals.back()) else {
+            return false;
+        };
+        let in_flight = self.refusals.iter().map(|one| one.in_flight);
+        let (least, most) = (in_flight.clone().min().unwrap_or(0), in_flight.max().unwrap_or(0));
+        if self.refusals.len() < AGREE || most - least > (most / 20).max(1) {
+            return false;
+        }
+        let from = oldest.at.max(newest.at.checked_sub(SEEN).unwrap_or(oldest.at));
+        let from = from.checked_sub(BEFORE).unwrap_or(from);
+        let to = newest.at.checked_sub(ANSWERED).unwrap_or(newest.at);
+        let (mut admitted, mut as_many) = (0_usize, 0_usize);
+        for send in sends.between(from, to).filter(|send| !send.refused) {
+            if send.in_flight > most {
+                return false;
+            }
+            admitted += 1;
+            as_many += usize::from(send.in_flight >= least);
+        }
+        100 * as_many <= 6 * admitted
+    }
+}
+
+/// What is looked at: from a minute before the first of the refusals, five minutes at most, up to
+/// what must have been answered if it was refused.
+const SEEN: Duration = Duration::from_secs(300);
+const BEFORE: Duration = Duration::from_secs(60);
+const ANSWERED: Duration = Duration::from_secs(2);

@@ -1,0 +1,332 @@
+//! The limit that a lane believes in, and how it finds out: measure, hold, probe.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::sends::MINUTE;
+
+/// Where a search begins, per minute: below what the smallest paid tier allows.
+const START: f64 = 20.0;
+/// The least and the most that is believed, per minute.
+const LIMIT_MIN: f64 = 1.0;
+pub(super) const LIMIT_MAX: f64 = 12_000.0;
+
+/// Searching for a limit nobody has met yet, the rate doubles in this time.
+const RAMP_DOUBLES_IN: f64 = 15.0;
+/// Above a plateau that moved, the rate grows by 2^((t/45 s)²): slowly at first, since most
+/// plateaus moved by little.
+const GROW_SCALE: f64 = 45.0;
+/// Growing, the rate leads what was really sent in the last minute by this factor at most, or a
+/// window that is met late would be overshot by a lot.
+const LEAD: f64 = 1.8;
+/// A probe asks for this share more than the plateau, and at least [`PROBE_MIN`] requests.
+const PROBE_STEP: f64 = 0.04;
+const PROBE_MIN: f64 = 2.5;
+/// The same while we remember better days: a limit that fell comes back.
+const BOLD_STEP: f64 = 0.33;
+const BOLD_TIME: Duration = Duration::from_secs(40);
+/// A plateau this far below the best one, that is younger than [`BEST_AGE_MAX`], fell.
+const BOLD_BELOW: f64 = 0.8;
+const BEST_AGE_MAX: Duration = Duration::from_secs(30 * 60);
+/// A window above the plateau that nobody refused: the plateau has moved.
+const PROBE_TIME: Duration = Duration::from_secs(62);
+/// How long a plateau is held before it is probed, by how often it was confirmed: seconds, and
+/// sends (few sends say little).
+const HOLD: [(f64, f64); 3] = [(8.0, 4.0), (60.0, 30.0), (240.0, 90.0)];
+const HOLD_MAX: f64 = 600.0;
+const CONFIDENT: u32 = 2;
+/// Where a refusal costs a long wait, probes are rarer: a plateau is held for this many times the
+/// wait that the last refusal asked for.
+const COST_SHARE: f64 = 10.0;
+/// Refused while holding with so much less in the window than is believed: the limit fell.
+const FELL_BELOW: f64 = 0.8;
+/// Refused again and again while holding though the window is as wide as it gets: this much less.
+const FALL: f64 = 0.02;
+/// While held, the window is a little longer than the server's: requests that left evenly
+/// arrive unevenly. Widened when that was not enough.
+const SLACK_MIN: Duration = Duration::from_millis(750);
+const SLACK_MAX: Duration = Duration::from_millis(1_600);
+const SLACK_STEP: Duration = Duration::from_millis(400);
+
+/// Where a believed limit comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A person gave it.
+    Given,
+    /// The server stated it.
+    Stated,
+    /// It was measured.
+    Learned,
+    /// Nothing has met it yet.
+    Unknown,
+}
+
+/// What the pace is doing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mode {
+    /// No limit was met yet.
+    Ramp,
+    /// On a plateau.
+    Hold,
+    /// A little above it, to see whether it still holds.
+    Probe { bold: bool },
+    /// It does not: searching upwards from here.
+    Grow { from: f64 },
+}
+
+/// A believed limit in requests per minute.
+#[derive(Debug, Clone)]
+pub(super) struct Limit {
+    believed: f64,
+    /// The limit of the last hold.
+    plateau: f64,
+    /// What was given or stated: never more than that.
+    most: f64,
+    pub(super) source: Source,
+    mode: Mode,
+    /// Time in this mode while the pace was what held us up; other time proves nothing.
+    since: Duration,
+    /// How often the plateau was confirmed; more than [`CONFIDENT`] is as good as that.
+    confidence: u32,
+    best: Option<(f64, Instant)>,
+    slack: Duration,
+    /// The last refusals while holding.
+    held: VecDeque<Instant>,
+    /// The last one in all.
+    refused_at: Option<Instant>,
+    /// What the last measurement said and the pace then, if it met the search.
+    search: Option<(f64, f64)>,
+    /// What the last refusal asked to wait.
+    pub(super) cost: Duration,
+}
+
+impl Limit {
+    /// A limit that is given.
+    pub(super) fn given(per_minute: u32) -> Self {
+        let per_minute = f64::from(per_minute).clamp(LIMIT_MIN, LIMIT_MAX);
+        Self { most: per_minute, source: Source::Given, ..Self::learned(per_minute, CONFIDENT, false) }
+    }
+
+    /// A limit that an earlier run learned with this much confidence, or was told by the server.
+    pub(super) fn learned(per_minute: f64, confidence: u32, is_stated: bool) -> Self {
+        let per_minute = if per_minute.is_finite() { per_minute.clamp(LIMIT_MIN, LIMIT_MAX) } else { START };
+        Self {
+            believed: per_minute,
+            plateau: per_minute,
+            most: if is_stated { per_minute } else { LIMIT_MAX },
+            source: if is_stated { Source::Stated } else { Source::Learned },
+            mode: Mode::Hold,
+            since: Duration::ZERO,
+            confidence,
+            best: None,
+            slack: SLACK_MIN,
+            held: VecDeque::new(),
+            refused_at: None,
+            search: None,
+            cost: Duration::ZERO,
+        }
+    }
+
+    /// Nothing is known.
+    pub(super) fn unknown() -> Self {
+        Self { mode: Mode::Ramp, source: Source::Unknown, ..Self::learned(START, 0, false) }
+    }
+
+    pub(super) fn per_minute(&self) -> f64 {
+        self.believed
+    }
+
+    pub(super) fn confidence(&self) -> u32 {
+        self.confidence
+    }
+
+    /// The window in which no more than [`Limit::count`] may leave.
+    pub(super) fn window(&self) -> Duration {
+        match self.mode {
+            // Above the plateau the question is what the server's own window holds.
+            Mode::Probe { .. } | Mode::Grow { .. } => MINUTE,
+            Mode::Ramp | Mode::Hold => MINUTE + self.slack,
+        }
+    }
+
+    /// Requests per window; `None` while no limit was met.
+    pub(super) fn count(&self) -> Option<u32> {
+        (self.mode != Mode::Ramp).then(|| whole(self.believed))
+    }
+
+    /// The time between two requests.
+    pub(super) fn gap(&self) -> Duration {
+        self.window().div_f64(self.believed)
+    }
+
+    /// `for_` has passed in which only the pace held us up; `sent` left in the last window.
+    pub(super) fn passed(&mut self, now: Instant, for_: Duration, sent: u32) {
+        self.since += for_;
+        let since = self.since.as_secs_f64();
+        match self.mode {
+            Mode::Ramp => self.believed *= (for_.as_secs_f64() / RAMP_DOUBLES_IN).exp2(),
+            Mode::Hold => self.held_for(now, since),
+            Mode::Probe { bold } => {
+                let time = if bold { BOLD_TIME } else { PROBE_TIME };
+                if self.since >= time {
+                    self.enter(Mode::Grow { from: self.believed });
+                }
+            }
+            Mode::Grow { from } => {
+                let curve = from * (since / GROW_SCALE).powi(2).exp2();
+                let led = LEAD * f64::from(sent) + 2.0;
+                self.believed = self.believed.max(curve.min(led));
+            }
+        }
+        if self.believed >= self.most && self.mode != Mode::Hold {
+            self.believed = self.most;
+            self.confidence = CONFIDENT;
+            self.enter(Mode::Hold);
+        }
+    }
+
+    fn held_for(&mut self, now: Instant, since: f64) {
+        if self.confidence > 0
+            && self.since >= MINUTE
+            && self.best.is_none_or(|(best, _)| self.believed >= 0.97 * best)
+        {
+            self.best = Some((self.believed, now));
+        }
+        let bold = self.confidence > 0
+            && self.best.is_some_and(|(best, at)| {
+                self.believed < BOLD_BELOW * best && now.saturating_duration_since(at) < BEST_AGE_MAX
+            });
+        let level = if bold { 1 } else { self.confidence.min(CONFIDENT) };
+        let (seconds, sends) = HOLD.get(level as usize).copied().unwrap_or((HOLD_MAX, 0.0));
+        let dear = if self.confidence > 0 { COST_SHARE * self.cost.as_secs_f64() } else { 0.0 };
+        let hold = seconds.max(sends * 60.0 / self.believed).max(dear).min(HOLD_MAX);
+        if self.believed >= self.most || since < hold {
+            return;
+        }
+        self.plateau = self.believed;
+        if self.confidence == 0 {
+            self.enter(Mode::Grow { from: self.believed });
+        } else {
+            let step = if bold { BOLD_STEP } else { PROBE_STEP };
+            self.believed += (step * self.believed).max(PROBE_MIN);
+            self.enter(Mode::Probe { bold });
+        }
+    }
+
+    /// A request was refused after `sent` others in the minute before it: that is the limit.
+    pub(super) fn refused(&mut self, now: Instant, sent: u32) {
+        let sent = f64::from(sent.max(1));
+        let again_soon = self.refused_at.is_some_and(|at| now.saturating_duration_since(at) < MINUTE);
+        self.refused_at = Some(now);
+        self.search = (self.mode != Mode::Hold).then_some((sent, self.believed));
+        match self.mode {
+            Mode::Ramp => self.start_over(sent),
+            Mode::Probe { .. } | Mode::Grow { .. } => self.met_above_the_plateau(sent),
+            Mode::Hold => self.met_while_holding(now, sent, again_soon),
+        }
+        if self.source == Source::Unknown {
+            self.source = Source::Learned;
+        }
+        self.believed = self.believed.clamp(LIMIT_MIN, self.most);
+        self.plateau = self.believed;
+        self.enter(Mode::Hold);
+    }
+
+    fn met_above_the_plateau(&mut self, sent: f64) {
+        let plateau = self.plateau;
+        let is_same = sent >= plateau - (0.05 * plateau).max(2.0) && sent <= 1.06 * plateau + 0.5;
+        if !is_same {
+            // It fell or rose.
+            return self.start_over(sent);
+        }
+        // Once it is confirmed, refusals move it up alone, and halfway: what a bucket saved up while
+        // it was held is no limit.
+        self.believed = if self.confidence == 0 { sent } else { plateau.max(f64::midpoint(plateau, sent)) };
+        self.confidence = self.confidence.saturating_add(1);
+    }
+
+    fn met_while_holding(&mut self, now: Instant, sent: f64, again_soon: bool) {
+        let before = self.held.back().copied();
+        self.held.push_back(now);
+        let many = self.held.len() > 2
+            && self.held.pop_front().is_some_and(|first| now.saturating_duration_since(first) < 40 * SECOND);
+        if sent < FELL_BELOW * self.believed - 1.0 || many {
+            self.start_over(if again_soon {
+                sent.min(0.75 * self.believed)
+            } else {
+                sent.min(self.believed)
+            });
+        } else if self.confidence == 0 {
+            self.believed = sent.min(0.98 * self.believed);
+        } else if before.is_some_and(|at| now.saturating_duration_since(at) < 300 * SECOND) {
+            // One alone is jitter; the second is a window too short.
+            if self.slack < SLACK_MAX {
+                self.slack += SLACK_STEP;
+            } else if self.source != Source::Given {
+                self.believed *= 1.0 - FALL;
+                self.confidence = self.confidence.saturating_sub(1).max(1);
+            }
+        }
+    }
+
+    fn start_over(&mut self, per_minute: f64) {
+        self.believed = per_minute;
+        self.confidence = 0;
+    }
+
+    /// The request that was to prove the lane open was refused as well: what left in the minute
+    /// before it is too much.
+    pub(super) fn probe_refused(&mut self, sent: u32) {
+        self.believed = self.believed.min(f64::from(sent.max(1)));
+        self.plateau = self.plateau.min(self.believed);
+    }
+
+    /// The first request after a refusal was admitted although more had left in the minute
+    /// before it than before the refusal: a bucket. Its rate is between what was measured and the pace that met it.
+    pub(super) fn readmitted(&mut self, sent: u32) {
+        if let Some((measured, pace)) = self.search
+            && self.confidence == 0
+            && f64::from(sent) > measured
+        {
+            self.believed = self.believed.max((0.9 * pace).min((measured * pace).sqrt())).min(self.most);
+            self.plateau = self.believed;
+        }
+    }
+
+    /// The server says its limit. That is believed when it is news; refused below it later, we
+    /// know better (others use it as well).
+    pub(super) fn stated(&mut self, per_minute: u32) {
+        let stated = f64::from(per_minute).clamp(LIMIT_MIN, LIMIT_MAX);
+        if self.source == Source::Given {
+            return;
+        }
+        let is_news = self.source != Source::Stated || (self.most - stated).abs() > 0.5;
+        self.source = Source::Stated;
+        self.most = stated;
+        self.confidence = CONFIDENT;
+        self.believed = if is_news { stated } else { self.believed.min(stated) };
+        self.plateau = self.believed;
+    }
+
+    /// What was refused was not the rate: search on from at least `at_least`.
+    pub(super) fn was_not_it(&mut self, at_least: f64) {
+        self.believed = self.believed.max(at_least).min(self.most);
+        self.confidence = 0;
+        self.enter(Mode::Grow { from: self.believed });
+    }
+
+    fn enter(&mut self, mode: Mode) {
+        self.mode = mode;
+        self.since = Duration::ZERO;
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Rounded to a number of requests, at least one.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
+pub(super) fn whole(n: f64) -> u32 {
+    n.round().clamp(1.0, f64::from(u32::MAX)) as u32
+}
