@@ -220,19 +220,43 @@ pub(super) struct ScopeOptions {
 pub(super) struct SendOptions {
     /// Requests in flight in this process: `auto` for as many as rate and latency need, or a number
     /// [default: auto].
-    #[arg(long, value_name = "auto|N", env = "NIGHTPRESS_CONCURRENCY", allow_negative_numbers = true, help_heading = "Pace")]
+    #[arg(
+        long,
+        value_name = "auto|N",
+        env = "NIGHTPRESS_CONCURRENCY",
+        allow_negative_numbers = true,
+        help_heading = "Pace"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) concurrency: Option<AtOnce>,
     /// The most that `--concurrency auto` may choose [default: 256].
-    #[arg(long, value_name = "N", env = "NIGHTPRESS_MAX_IN_FLIGHT", allow_negative_numbers = true, help_heading = "Pace")]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "NIGHTPRESS_MAX_IN_FLIGHT",
+        allow_negative_numbers = true,
+        help_heading = "Pace"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) max_in_flight: Option<Count>,
     /// Requests a minute for each key and model in this process; without it the limit is found out.
-    #[arg(long, value_name = "N", env = "NIGHTPRESS_RPM", allow_negative_numbers = true, help_heading = "Pace")]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "NIGHTPRESS_RPM",
+        allow_negative_numbers = true,
+        help_heading = "Pace"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) rpm: Option<Count>,
     /// Images a minute for each key and model in this process.
-    #[arg(long, value_name = "N", env = "NIGHTPRESS_IPM", allow_negative_numbers = true, help_heading = "Pace")]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "NIGHTPRESS_IPM",
+        allow_negative_numbers = true,
+        help_heading = "Pace"
+    )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) ipm: Option<Count>,
     /// Sleep while the provider is out for long, instead of ending with exit code 3.

@@ -90,13 +90,9 @@ impl Ceiling {
 
     /// Requests that may be on their way at this rate.
     pub(super) fn allows(&self, per_minute: f64) -> u32 {
-        let needed = match self.fixed {
-            Some(fixed) => fixed,
-            None => {
-                let latency = self.p90.unwrap_or(LATENCY_ASSUMED).as_secs_f64();
-                whole((MARGIN * per_minute / 60.0 * latency).ceil()).max(CEILING_MIN).min(self.most)
-            }
-        };
+        let latency = self.p90.unwrap_or(LATENCY_ASSUMED).as_secs_f64();
+        let of_use = whole((MARGIN * per_minute / 60.0 * latency).ceil()).max(CEILING_MIN).min(self.most);
+        let needed = self.fixed.unwrap_or(of_use);
         needed.min(self.found().unwrap_or(u32::MAX))
     }
 
@@ -157,15 +153,17 @@ impl Ceiling {
     /// The last refusals came at the same number in flight, none was admitted above it and hardly any
     /// at it: that number tells the refused from the admitted.
     fn in_flight_explains(&self, sends: &Sends) -> bool {
-        let (Some(first), Some(last)) = (self.refusals.front(), self.refusals.back()) else { return false };
+        let (Some(oldest), Some(newest)) = (self.refusals.front(), self.refusals.back()) else {
+            return false;
+        };
         let in_flight = self.refusals.iter().map(|one| one.in_flight);
         let (least, most) = (in_flight.clone().min().unwrap_or(0), in_flight.max().unwrap_or(0));
         if self.refusals.len() < AGREE || most - least > (most / 20).max(1) {
             return false;
         }
-        let from = first.at.max(last.at.checked_sub(SEEN).unwrap_or(first.at));
+        let from = oldest.at.max(newest.at.checked_sub(SEEN).unwrap_or(oldest.at));
         let from = from.checked_sub(BEFORE).unwrap_or(from);
-        let to = last.at.checked_sub(ANSWERED).unwrap_or(last.at);
+        let to = newest.at.checked_sub(ANSWERED).unwrap_or(newest.at);
         let (mut admitted, mut as_many) = (0_usize, 0_usize);
         for send in sends.between(from, to).filter(|send| !send.refused) {
             if send.in_flight > most {

@@ -20,7 +20,7 @@ const RAMP_DOUBLES_IN: f64 = 15.0;
 const GROW_SCALE: f64 = 45.0;
 /// Growing, the rate leads what was really sent in the last minute by this factor at most, or a
 /// window that is met late would be overshot by a lot.
-const LEAD: f64 = 1.7;
+const LEAD: f64 = 1.8;
 /// A probe asks for this share more than the plateau, and at least [`PROBE_MIN`] requests.
 const PROBE_STEP: f64 = 0.04;
 const PROBE_MIN: f64 = 2.5;
@@ -40,6 +40,8 @@ const CONFIDENT: u32 = 2;
 /// Where a refusal costs a long wait, probes are rarer: a plateau is held for this many times the
 /// wait that the last refusal asked for.
 const COST_SHARE: f64 = 10.0;
+/// Refused while holding with so much less in the window than is believed: the limit fell.
+const FELL_BELOW: f64 = 0.8;
 /// Refused again and again while holding though the window is as wide as it gets: this much less.
 const FALL: f64 = 0.02;
 /// While held, the window is a little longer than the server's: requests that left evenly
@@ -250,7 +252,7 @@ impl Limit {
         self.held.push_back(now);
         let many = self.held.len() > 2
             && self.held.pop_front().is_some_and(|first| now.saturating_duration_since(first) < 40 * SECOND);
-        if sent < 0.88 * self.believed - 1.0 || many {
+        if sent < FELL_BELOW * self.believed - 1.0 || many {
             self.start_over(if again_soon {
                 sent.min(0.75 * self.believed)
             } else {

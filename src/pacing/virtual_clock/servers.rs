@@ -101,10 +101,10 @@ impl Server {
             return (self.per_minute / 3.0).round().max(2.0) / (mean + 0.03);
         }
         let others = if self.has_other_users { 0.8 } else { 1.0 };
-        match self.in_storm(at) {
-            true => 0.0,
-            false => self.limit(at) / 60.0 * (1.0 - self.overloaded) * others,
+        if self.in_storm(at) {
+            return 0.0;
         }
+        self.limit(at) / 60.0 * (1.0 - self.overloaded) * others
     }
 }
 
