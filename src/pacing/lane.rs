@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::ceiling::{About, Ceiling, Refusal};
 use super::closure::{Closed, Closure, Gate, Why};
 use super::limit::{Limit, Source};
-use super::overload::Overload;
+use super::overload::{Overload, REST_FIRST};
 use super::sends::{MINUTE, Sends};
 
 /// Requests in flight at most where nobody says otherwise.
@@ -36,6 +36,8 @@ pub struct LaneLimits {
     pub in_flight: Option<u32>,
     /// Requests in flight at most when their number is found out.
     pub in_flight_max: u32,
+    /// How long a lane rests at first that meets an overloaded server; up to 15 s if it goes on.
+    pub rest_first: Duration,
 }
 
 impl Default for LaneLimits {
@@ -45,6 +47,7 @@ impl Default for LaneLimits {
             images_per_minute: None,
             in_flight: None,
             in_flight_max: IN_FLIGHT_MAX,
+            rest_first: REST_FIRST,
         }
     }
 }
@@ -168,7 +171,7 @@ impl Lane {
             sends: Sends::default(),
             closure: Closure::new(),
             ceiling: Ceiling::new(limits.in_flight, limits.in_flight_max, found),
-            overload: Overload::default(),
+            overload: Overload::new(limits.rest_first),
             in_flight: 0,
             next_at: now,
             asked_at: now,

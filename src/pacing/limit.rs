@@ -217,6 +217,9 @@ impl Limit {
 
     /// A request was refused after `sent` others in the minute before it: that is the limit.
     pub(super) fn refused(&mut self, now: Instant, sent: u32) {
+        if self.source == Source::Given {
+            return self.met_though_given(now);
+        }
         let sent = f64::from(sent.max(1));
         let again_soon = self.refused_at.is_some_and(|at| now.saturating_duration_since(at) < MINUTE);
         self.refused_at = Some(now);
@@ -232,6 +235,18 @@ impl Limit {
         self.believed = self.believed.clamp(LIMIT_MIN, self.most);
         self.plateau = self.believed;
         self.enter(Mode::Hold);
+    }
+
+    /// Who gave the limit knows it: what is refused below it has other reasons, and the closure heeds
+    /// them. But a window that is a little too short for the network shows here too.
+    fn met_though_given(&mut self, now: Instant) {
+        let before = self.held.back().copied();
+        self.held.clear();
+        self.held.push_back(now);
+        if before.is_some_and(|at| now.saturating_duration_since(at) < 300 * SECOND) && self.slack < SLACK_MAX
+        {
+            self.slack += SLACK_STEP;
+        }
     }
 
     fn met_above_the_plateau(&mut self, sent: f64) {
@@ -264,7 +279,7 @@ impl Limit {
             // One alone is jitter; the second is a window too short.
             if self.slack < SLACK_MAX {
                 self.slack += SLACK_STEP;
-            } else if self.source != Source::Given {
+            } else {
                 self.believed *= 1.0 - FALL;
                 self.confidence = self.confidence.saturating_sub(1).max(1);
             }
@@ -279,6 +294,9 @@ impl Limit {
     /// The request that was to prove the lane open was refused as well: what left in the minute
     /// before it is too much.
     pub(super) fn probe_refused(&mut self, sent: u32) {
+        if self.source == Source::Given {
+            return;
+        }
         self.believed = self.believed.min(f64::from(sent.max(1)));
         self.plateau = self.plateau.min(self.believed);
     }

@@ -7,8 +7,9 @@ use rand::{Rng, RngExt};
 
 /// So many in a row, without another end between them: one alone is nothing.
 const STRAIGHT: u32 = 5;
-/// The first closure, and the longest.
-const REST_FIRST: Duration = Duration::from_secs(4);
+/// The first closure unless a person sets the backoff otherwise.
+pub(super) const REST_FIRST: Duration = Duration::from_secs(4);
+/// The longest.
 const REST_MAX: Duration = Duration::from_secs(15);
 /// After a closure so many may be on their way at least; each success adds one, up to
 /// [`SLOW_START_MAX`], beyond which there is no such ceiling.
@@ -16,8 +17,9 @@ const SLOW_START_MIN: u32 = 4;
 const SLOW_START_MAX: u32 = 64;
 
 /// Counts overloads, and lets few requests through after them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Overload {
+    rest_first: Duration,
     straight: u32,
     /// Closures since the last success.
     rests: u32,
@@ -25,6 +27,10 @@ pub(super) struct Overload {
 }
 
 impl Overload {
+    pub(super) fn new(rest_first: Duration) -> Self {
+        Self { rest_first, straight: 0, rests: 0, slow_start: None }
+    }
+
     /// Requests that may be on their way.
     pub(super) fn allows(&self) -> u32 {
         self.slow_start.unwrap_or(u32::MAX)
@@ -47,7 +53,7 @@ impl Overload {
         if self.rests == 0 {
             self.slow_start = Some((in_flight / 2).max(SLOW_START_MIN));
         }
-        let rest = REST_FIRST.saturating_mul(1 << self.rests.min(8)).min(REST_MAX);
+        let rest = self.rest_first.saturating_mul(1 << self.rests.min(8)).min(REST_MAX);
         self.rests = self.rests.saturating_add(1);
         rest.mul_f64(0.7 + 0.3 * rng.random::<f64>())
     }

@@ -140,6 +140,7 @@ impl Lanes {
             images_per_minute: work.config.images_per_minute.of(model),
             in_flight,
             in_flight_max,
+            rest_first: work.config.retry.backoff.base * 2,
         };
         self.all.push(RunLane {
             id: row.lane,

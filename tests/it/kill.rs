@@ -193,6 +193,7 @@ impl Batch {
             .env("NIGHTPRESS_BASE_URL", self.simulator.base_url())
             .env("NIGHTPRESS_BACKOFF_BASE", "1ms")
             .env("NIGHTPRESS_CONCURRENCY", CONCURRENCY.to_string())
+            .env("NIGHTPRESS_RPM", "600000")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

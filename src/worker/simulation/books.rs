@@ -50,6 +50,8 @@ pub(super) struct Attempt {
     pub(super) life: usize,
     pub(super) request: Option<Request>,
     pub(super) outcome: AttemptOutcome,
+    /// The lane was to blame: no allowance was used up.
+    pub(super) spared: bool,
 }
 
 /// A model that the server turned requests for away.
@@ -165,6 +167,7 @@ impl Books {
             life,
             request: None,
             outcome: AttemptOutcome::Sent,
+            spared: false,
         };
         let old = self.attempts.insert(claim.attempt.0, attempt);
         check(old.is_none(), || format!("attempt {} repeats", claim.attempt))?;
@@ -193,6 +196,7 @@ impl Books {
         let attempt = self.attempts.get_mut(&end.attempt.0).ok_or("an end without a beginning")?;
         let it = &mut self.lives[life];
         let id = end.attempt;
+        attempt.spared = matches!(end.next, Next::Spare(_));
         let Some(request) = &attempt.request else {
             return check(end.outcome == AttemptOutcome::Aborted, || {
                 format!("attempt {id} was never sent and ends as {}", end.outcome)

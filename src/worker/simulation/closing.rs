@@ -55,7 +55,7 @@ pub(super) fn of_jobs(plan: &Plan, books: &Books, jobs: &[JobRow], ledger: &[Att
     let policy = RetryPolicy::default();
     let is_retried = plan.acts.contains(&Act::Retry);
     for (prompt, attempts) in &by_prompt {
-        let count = |outcome| attempts.iter().filter(|one| one.outcome == outcome).count();
+        let count = |outcome| attempts.iter().filter(|one| one.outcome == outcome && !one.spared).count();
         if count(AttemptOutcome::Succeeded) > 1 {
             wrong.push(format!("`{prompt}` was made and paid more than once"));
         }
