@@ -8,6 +8,7 @@ mod crash;
 mod house;
 #[cfg(all(unix, debug_assertions))]
 mod kill;
+mod lanes;
 mod machine;
 mod press;
 mod program;

@@ -155,20 +155,26 @@ impl Press {
     }
 
     pub(crate) async fn run(&self) -> Result<Ending, WorkError> {
+        self.run_with(vec![self.client(KEY)]).await
+    }
+
+    /// A client for where requests go.
+    pub(crate) fn client(&self, key: &str) -> Client {
+        let base_url = self.base_url.clone().unwrap_or_else(|| self.simulator.base_url());
         let endpoint = Endpoint {
             provider: Provider::Simulator,
-            base_url: self
-                .base_url
-                .clone()
-                .unwrap_or_else(|| self.simulator.base_url())
-                .parse()
-                .expect("a URL"),
-            key: Key::new(KEY).expect("a key"),
+            base_url: base_url.parse().expect("a URL"),
+            key: Key::new(key).expect("a key"),
         };
+        Client::new(endpoint, self.timeouts).expect("builds")
+    }
+
+    pub(crate) async fn run_with(&self, clients: Vec<Client>) -> Result<Ending, WorkError> {
+        let base_url = self.client(KEY).endpoint().base_url.clone();
         work(Work {
             queue: Arc::clone(&self.queue) as Arc<dyn Queue>,
-            clients: vec![Client::new(endpoint.clone(), self.timeouts).expect("builds")],
-            fetcher: ImageFetcher::new(endpoint.base_url, self.timeouts).expect("builds"),
+            clients,
+            fetcher: ImageFetcher::new(base_url, self.timeouts).expect("builds"),
             folder: self.folder(),
             disk: Arc::clone(&self.disk),
             clock: Arc::clone(&self.clock),
