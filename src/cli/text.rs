@@ -1,7 +1,8 @@
 //! Figures and lists as a person reads them.
 
-use crate::worker::Concurrency;
 use std::time::Duration;
+
+use crate::worker::Concurrency;
 
 /// `1 job`, `2 jobs`.
 pub(super) fn count(n: u64, one: &str) -> String {

@@ -52,6 +52,12 @@ pub(super) async fn write(queue: &dyn Queue, path: &Path) -> Result<(), ReportEr
     file.finish().await
 }
 
+/// The model that made the pictures, or is to make them: another one may have stood in.
+fn made_by(job: &JobRow) -> &str {
+    let made = job.last.as_ref().filter(|_| job.state == JobState::Succeeded);
+    made.map_or(&job.model, |last| &last.model)
+}
+
 fn row(job: &JobRow) -> [String; COLUMNS.len()] {
     let originals = || job.outputs.iter().filter(|output| output.kind == OutputKind::Original);
     let first: Option<&OutputRow> = originals().next();
@@ -60,7 +66,7 @@ fn row(job: &JobRow) -> [String; COLUMNS.len()] {
     [
         cell::text(job.name.as_str()),
         job.state.to_string(),
-        cell::text(&job.model),
+        cell::text(made_by(job)),
         cell::optional(job.aspect_ratio.as_deref()),
         cell::optional(job.image_size.as_deref()),
         originals().count().to_string(),
