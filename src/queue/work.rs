@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::job::state::text_enum;
 use crate::job::{
     AttemptId, AttemptOutcome, Digest, Epoch, JobId, JobName, LaneId, MediaType, Micros, ModelName, OutputId,
-    OutputName, RunId, Spec, Timestamp, Usage, WorkerId,
+    OutputName, RunId, Spec, Usage, WorkerId,
 };
 
 /// One start of the program.
@@ -195,10 +195,10 @@ pub struct AttemptFacts {
 pub enum Next {
     /// Images are in the spool: plan their files. At least one.
     Publish(Vec<PlannedOutput>),
-    /// `pending` again, not before this time.
-    Retry(Timestamp),
+    /// `pending` again after this time, by the engine's clock.
+    Retry(Duration),
     /// The same, and the attempt uses up none of the job's allowances: the provider is to blame.
-    Spare(Timestamp),
+    Spare(Duration),
     /// `failed`.
     Fail,
     /// `refused`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 
 use crate::gemini::fault::{Fault, FaultClass};
-use crate::job::{AttemptOutcome, JobState, Timestamp};
+use crate::job::{AttemptOutcome, JobState};
 use crate::output::SpooledPicture;
 use crate::pacing::{RetryPolicy, Verdict};
 use crate::queue::{Counters, Next, PlannedOutput};
@@ -30,7 +30,6 @@ pub(super) struct Grounds<'a> {
     pub(super) lane_wait: Duration,
     /// The lane is to blame: no allowance is used up.
     pub(super) spared: bool,
-    pub(super) now: Timestamp,
 }
 
 impl Decision {
@@ -47,8 +46,8 @@ impl Decision {
     }
 
     /// The job is pending again, not before a delay has passed.
-    pub(super) fn again(outcome: AttemptOutcome, delay: Duration, now: Timestamp) -> Self {
-        Self { outcome, next: Next::Retry(now.plus(delay)), state: JobState::Pending, again_in: Some(delay) }
+    pub(super) fn again(outcome: AttemptOutcome, delay: Duration) -> Self {
+        Self { outcome, next: Next::Retry(delay), state: JobState::Pending, again_in: Some(delay) }
     }
 
     /// The attempt ended with a fault.
@@ -61,13 +60,13 @@ impl Decision {
             FaultClass::Rejected => AttemptOutcome::Failed,
             // Not the job's fault: it waits for an account, a key or a model that serves.
             FaultClass::MoneyOut | FaultClass::KeyRejected | FaultClass::ModelUnavailable => {
-                return Self::again(AttemptOutcome::Failed, Duration::ZERO, grounds.now);
+                return Self::again(AttemptOutcome::Failed, Duration::ZERO);
             }
         };
         if let (FaultClass::Transient { hint }, true) = (&fault.class, grounds.spared) {
             let delay = grounds.policy.backoff.delay(1, rng);
             let delay = delay.max(grounds.lane_wait).max(hint.unwrap_or_default());
-            let next = Next::Spare(grounds.now.plus(delay));
+            let next = Next::Spare(delay);
             return Self { outcome, next, state: JobState::Pending, again_in: Some(delay) };
         }
         let count = |of: AttemptOutcome, so_far: u32| so_far + u32::from(outcome == of);
@@ -82,7 +81,7 @@ impl Decision {
                     FaultClass::Parked { .. } => Duration::ZERO,
                     _ => grounds.lane_wait,
                 };
-                Self::again(outcome, delay.max(wait), grounds.now)
+                Self::again(outcome, delay.max(wait))
             }
             Verdict::Fail => Self { outcome, ..Self::fail() },
             Verdict::Refuse => Self { outcome, next: Next::Refuse, state: JobState::Refused, again_in: None },
@@ -116,8 +115,7 @@ mod tests {
             may_be_billed: false,
         };
         let policy = RetryPolicy::default();
-        let grounds =
-            Grounds { policy: &policy, counters, lane_wait, spared: false, now: Timestamp::from_ms(1_000) };
+        let grounds = Grounds { policy: &policy, counters, lane_wait, spared: false };
         Decision::of_fault(&fault, &grounds, &mut StdRng::seed_from_u64(3))
     }
 
@@ -127,7 +125,7 @@ mod tests {
         let used_up = Counters { transient: 4, no_image: 1, lost: 1 };
         let decision = decide(FaultClass::Throttled { hint: None, quota: None }, used_up, wait);
         assert_eq!((decision.state, decision.again_in), (JobState::Pending, Some(wait)));
-        assert!(matches!(decision.next, Next::Retry(at) if at == Timestamp::from_ms(35_000)));
+        assert!(matches!(decision.next, Next::Retry(delay) if delay == wait));
     }
 
     #[test]
@@ -157,11 +155,10 @@ mod tests {
         let policy = RetryPolicy::default();
         let counters = Counters { transient: 4, ..Counters::default() };
         let lane_wait = Duration::from_secs(40);
-        let grounds =
-            Grounds { policy: &policy, counters, lane_wait, spared: true, now: Timestamp::from_ms(0) };
+        let grounds = Grounds { policy: &policy, counters, lane_wait, spared: true };
         let decision = Decision::of_fault(&fault, &grounds, &mut StdRng::seed_from_u64(3));
         assert_eq!((decision.outcome, decision.state), (AttemptOutcome::Transient, JobState::Pending));
-        assert!(matches!(decision.next, Next::Spare(at) if at >= Timestamp::from_ms(40_000)));
+        assert!(matches!(decision.next, Next::Spare(delay) if delay >= lane_wait));
     }
 
     #[test]

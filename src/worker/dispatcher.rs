@@ -350,7 +350,6 @@ impl<'a> Dispatcher<'a> {
         }
         let Ended { result, facts } = ended;
         let message = facts.error.clone().or_else(|| facts.note.clone());
-        let wall = self.work.clock.now();
         let decision = match result {
             Ok(pictures) => {
                 self.breaker.succeeded();
@@ -364,16 +363,15 @@ impl<'a> Dispatcher<'a> {
                     counters: claim.counters,
                     lane_wait: self.lanes.sleep_until_open(claim.lane, lesson.opens_at, now),
                     spared: lesson.spares_job,
-                    now: wall,
                 };
                 Decision::of_fault(&fault, &grounds, &mut self.rng)
             }
-            Err(Cause::Aborted) => Decision::again(AttemptOutcome::Aborted, Duration::ZERO, wall),
+            Err(Cause::Aborted) => Decision::again(AttemptOutcome::Aborted, Duration::ZERO),
             Err(Cause::Unsendable(_)) => Decision::fail(),
             Err(Cause::Machine(error)) => {
                 let stop = error.stop().unwrap_or_else(|| Stop::Disk(error.to_string()));
                 self.drain(Ending::Stopped(stop), None);
-                Decision::again(AttemptOutcome::Aborted, Duration::ZERO, wall)
+                Decision::again(AttemptOutcome::Aborted, Duration::ZERO)
             }
         };
         if decision.state == JobState::Failed

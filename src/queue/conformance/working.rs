@@ -109,7 +109,7 @@ pub(in crate::queue) async fn claims_come_by_losses_then_priority_then_order(ben
     list[4].job.priority = 5;
     world.load(list).await;
     let claim = world.claim_one().await;
-    world.settle(&claim, AttemptOutcome::Lost, Next::Retry(world.clock_now())).await.unwrap();
+    world.settle(&claim, AttemptOutcome::Lost, Next::Retry(Duration::ZERO)).await.unwrap();
     let claims = world.claim(9).await;
     let names: Vec<&str> = claims.iter().map(|claim| claim.name.as_str()).collect();
     assert_eq!(names, ["high", "a", "b", "low", "lost"]);
@@ -120,7 +120,7 @@ pub(in crate::queue) async fn a_snoozed_job_waits_for_its_time(bench: &dyn Bench
     world.load(jobs(&["a"])).await;
     let claim = world.claim_one().await;
     let due = world.clock_now().plus(Duration::from_secs(30));
-    world.settle(&claim, AttemptOutcome::Throttled, Next::Retry(due)).await.unwrap();
+    world.settle(&claim, AttemptOutcome::Throttled, Next::Retry(due.since(world.clock_now()))).await.unwrap();
     assert_eq!(world.queue.next_due(&Scope::default()).await.unwrap(), Some(due));
     let left = world.queue.left(&Scope::default()).await.unwrap();
     assert_eq!(left, Left { snoozed: 1, ..Left::default() });
@@ -138,7 +138,7 @@ pub(in crate::queue) async fn a_clock_that_goes_back_strands_no_snoozed_job(benc
     world.load(jobs(&["a"])).await;
     let claim = world.claim_one().await;
     let due = world.clock_now().plus(Duration::from_secs(30));
-    world.settle(&claim, AttemptOutcome::Throttled, Next::Retry(due)).await.unwrap();
+    world.settle(&claim, AttemptOutcome::Throttled, Next::Retry(due.since(world.clock_now()))).await.unwrap();
     world.clock.set(Timestamp::from_ms(world.clock_now().as_ms() - 86_400_000));
     assert_eq!(world.queue.left(&Scope::default()).await.unwrap(), Left { ready: 1, ..Left::default() });
     assert_eq!(world.claim_one().await.name.as_str(), "a", "it would have waited for a day");
@@ -218,7 +218,7 @@ pub(in crate::queue) async fn a_scope_hides_the_rest(bench: &dyn Bench) {
         let names: Vec<&str> = claims.iter().map(|claim| claim.name.as_str()).collect();
         assert_eq!(names, expect);
         for claim in &claims {
-            world.settle(claim, AttemptOutcome::Aborted, Next::Retry(world.clock_now())).await.unwrap();
+            world.settle(claim, AttemptOutcome::Aborted, Next::Retry(Duration::ZERO)).await.unwrap();
         }
     };
     check(Scope { first: Some(2), glob: None }, &["a1", "b1"]).await;
@@ -254,7 +254,7 @@ pub(in crate::queue) async fn cancelling_reaches_a_running_job_by_its_heartbeat(
     assert_eq!(world.state("a").await, JobState::Running);
     let beat = world.queue.heartbeat(world.worker).await.unwrap();
     assert_eq!(beat.cancelled, [(claim.job, claim.epoch)]);
-    world.settle(&claim, AttemptOutcome::Aborted, Next::Retry(world.clock_now())).await.unwrap();
+    world.settle(&claim, AttemptOutcome::Aborted, Next::Retry(Duration::ZERO)).await.unwrap();
     assert_eq!(world.state("a").await, JobState::Cancelled);
     assert_eq!(world.state("b").await, JobState::Cancelled);
     assert!(world.claim(9).await.is_empty());
@@ -303,7 +303,7 @@ pub(in crate::queue) async fn allowances_count_their_own_outcomes(bench: &dyn Be
     world.load(jobs(&["a"])).await;
     for outcome in [Transient, Transient, NoImage, Lost, Throttled, Aborted] {
         let claim = world.claim_one().await;
-        world.settle(&claim, outcome, Next::Retry(world.clock_now())).await.unwrap();
+        world.settle(&claim, outcome, Next::Retry(Duration::ZERO)).await.unwrap();
     }
     assert_eq!(world.claim_one().await.counters, Counters { transient: 2, no_image: 1, lost: 1 });
 }
@@ -313,12 +313,12 @@ pub(in crate::queue) async fn what_the_provider_is_to_blame_for_uses_up_no_allow
     world.load(jobs(&["a"])).await;
     let claim = world.claim_one().await;
     let due = world.clock_now().plus(Duration::from_secs(30));
-    world.settle(&claim, AttemptOutcome::Transient, Next::Spare(due)).await.unwrap();
+    world.settle(&claim, AttemptOutcome::Transient, Next::Spare(due.since(world.clock_now()))).await.unwrap();
     assert_eq!(world.queue.next_due(&Scope::default()).await.unwrap(), Some(due));
     world.clock.advance(Duration::from_secs(30));
     let claim = world.claim_one().await;
     assert_eq!(claim.counters, Counters::default());
-    world.settle(&claim, AttemptOutcome::Transient, Next::Retry(world.clock_now())).await.unwrap();
+    world.settle(&claim, AttemptOutcome::Transient, Next::Retry(Duration::ZERO)).await.unwrap();
     assert_eq!(world.claim_one().await.counters.transient, 1);
     assert_eq!(world.outcomes(claim.job).await[..2], [AttemptOutcome::Transient; 2], "the ledger has both");
 }

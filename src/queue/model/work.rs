@@ -243,7 +243,9 @@ impl Rows {
         }
         let (state, at) = match end.next {
             Next::Publish(files) => return Ok(self.plan(end.job, files)),
-            Next::Retry(at) | Next::Spare(at) => (JobState::Pending, at.as_ms()),
+            Next::Retry(delay) | Next::Spare(delay) => {
+                (JobState::Pending, Timestamp::from_ms(now).plus(delay).as_ms())
+            }
             Next::Fail => (JobState::Failed, 0),
             Next::Refuse => (JobState::Refused, 0),
             Next::Hold => (JobState::Held, 0),

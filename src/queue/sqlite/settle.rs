@@ -37,8 +37,8 @@ UPDATE job SET
     state = CASE WHEN job.cancel IS NOT NULL THEN 'cancelled'
                  WHEN job.revision <> a.revision OR e.next IN ('retry', 'spare') THEN 'pending'
                  ELSE e.next END,
-    ready = NOT (e.next IN ('retry', 'spare') AND e.available_at > $1),
-    available_at = iif(e.next IN ('retry', 'spare'), e.available_at, 0), snoozed_at = $1,
+    ready = NOT (e.next IN ('retry', 'spare') AND e.delay_ms > 0),
+    available_at = iif(e.next IN ('retry', 'spare'), $1 + e.delay_ms, 0), snoozed_at = $1,
     worker = NULL, epoch = NULL, attempt = NULL
 FROM temp.ending e CROSS JOIN attempt a
 WHERE e.next <> 'publish' AND a.attempt = e.attempt AND job.job = e.job;
@@ -58,7 +58,7 @@ struct Ending<'s>(usize, &'s Settlement);
 
 impl Row for Ending<'_> {
     const HEAD: &'static str = "INSERT OR IGNORE INTO temp.ending (slot, job, epoch, attempt, outcome, next, \
-        available_at, http_status, error_code, error, note, finish_reason, response_id, caption, prompt_tokens, \
+        delay_ms, http_status, error_code, error, note, finish_reason, response_id, caption, prompt_tokens, \
         candidates_tokens, image_tokens, thoughts_tokens, total_tokens, bytes, first_byte_ms, total_ms, cost, \
         cost_at_most)";
     const COLUMNS: usize = 24;
@@ -66,10 +66,10 @@ impl Row for Ending<'_> {
     fn values(self, to: &mut Values) {
         let Self(slot, settlement) = self;
         let facts = &settlement.facts;
-        let (next, available_at) = match &settlement.next {
+        let (next, delay_ms) = match &settlement.next {
             Next::Publish(_) => ("publish", 0),
-            Next::Retry(at) => ("retry", at.as_ms()),
-            Next::Spare(at) => ("spare", at.as_ms()),
+            Next::Retry(delay) => ("retry", ms(*delay)),
+            Next::Spare(delay) => ("spare", ms(*delay)),
             Next::Fail => ("failed", 0),
             Next::Refuse => ("refused", 0),
             Next::Hold => ("held", 0),
@@ -80,7 +80,7 @@ impl Row for Ending<'_> {
         to.put(settlement.attempt.0);
         to.put(settlement.outcome.as_str());
         to.put(next);
-        to.put(available_at);
+        to.put(delay_ms);
         to.put(facts.http_status);
         to.put(facts.error_code.clone());
         to.put(facts.error.clone());

@@ -35,7 +35,7 @@ CREATE TEMP TABLE staged (
 CREATE TEMP TABLE matched (ordinal INTEGER PRIMARY KEY, job INTEGER NOT NULL UNIQUE, what TEXT NOT NULL);
 CREATE TEMP TABLE ending (
     slot INTEGER PRIMARY KEY, job INTEGER NOT NULL UNIQUE, epoch INTEGER NOT NULL, attempt INTEGER NOT NULL,
-    outcome TEXT NOT NULL, next TEXT NOT NULL, available_at INTEGER NOT NULL,
+    outcome TEXT NOT NULL, next TEXT NOT NULL, delay_ms INTEGER NOT NULL,
     http_status INTEGER, error_code TEXT, error TEXT, note TEXT, finish_reason TEXT, response_id TEXT,
     caption TEXT, prompt_tokens INTEGER, candidates_tokens INTEGER, image_tokens INTEGER,
     thoughts_tokens INTEGER, total_tokens INTEGER, bytes INTEGER, first_byte_ms INTEGER, total_ms INTEGER,
