@@ -43,11 +43,13 @@ async fn make(conn: &mut SqliteConnection, path: &Path) -> Result<(), QueueError
 
 /// How many scripts have run on this database.
 pub(super) async fn version(conn: &mut SqliteConnection, path: &Path) -> Result<usize, QueueError> {
+    // Tables first: another process may make them all, with their version, between two looks.
+    let tables = pragma(conn, TABLES).await?;
     let found = pragma(conn, "PRAGMA user_version").await?;
     let known = i64::try_from(SCRIPTS.len()).unwrap_or(i64::MAX);
     let is_ours = match found {
         // Nothing is in it yet, or a program that does not count its schema made it.
-        0 => pragma(conn, TABLES).await? == 0,
+        0 => tables == 0,
         _ => pragma(conn, "PRAGMA application_id").await? == APPLICATION_ID,
     };
     if !is_ours {
