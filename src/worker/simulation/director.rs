@@ -18,6 +18,9 @@ use crate::worker::{Ending, Shutdown, Stop, WorkError};
 
 /// Virtual time in which everything must be over.
 const TIME_MAX: Duration = Duration::from_hours(6);
+/// Acts in one simulation: who describes jobs anew for ever, faster than a slow lane makes them, is never
+/// done.
+const ACTS_MAX: u32 = 60;
 /// Polls in which the parts of a process that was killed are gone.
 const POLLS_MAX: u32 = 200;
 /// How old an act of a person can be that a process did not hear of before it ended.
@@ -34,12 +37,21 @@ pub(super) struct Director {
     descriptions: Vec<u64>,
     /// When a person last gave work back.
     returned: Option<Instant>,
+    acts: u32,
 }
 
 impl Director {
     pub(super) fn new(world: Arc<World>, dead: UnboundedReceiver<usize>) -> Self {
         let descriptions = vec![1; world.plan.jobs as usize];
-        Self { world, dead, tasks: JoinSet::new(), processes: Vec::new(), descriptions, returned: None }
+        Self {
+            world,
+            dead,
+            tasks: JoinSet::new(),
+            processes: Vec::new(),
+            descriptions,
+            returned: None,
+            acts: 0,
+        }
     }
 
     /// From an empty queue to the end of the last process.
@@ -135,9 +147,10 @@ impl Director {
 
     async fn act(&mut self) -> Result<(), QueueError> {
         let world = Arc::clone(&self.world);
-        if world.plan.acts.is_empty() || world.with(|state| state.calm) {
+        if world.plan.acts.is_empty() || world.with(|state| state.calm) || self.acts >= ACTS_MAX {
             return Ok(());
         }
+        self.acts += 1;
         let living = self.living();
         let (act, one, job, jump) = world.with(|state| {
             let rng = &mut state.rng;
