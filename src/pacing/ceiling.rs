@@ -16,6 +16,8 @@ const CEILING_MIN: u32 = 8;
 /// Latencies that are remembered, and how many must be before they are believed.
 const LATENCIES_MAX: usize = 64;
 const LATENCIES_MIN: usize = 20;
+/// So many answers share one look at them.
+const ANSWERS_PER_SORT: u32 = 10;
 /// What is taken for the latency until then: a slow picture.
 const LATENCY_ASSUMED: Duration = Duration::from_secs(30);
 /// A limit that was found out is tried again one above after this long, twice as long each time.
@@ -52,6 +54,7 @@ pub(super) struct Ceiling {
     fixed: Option<u32>,
     most: u32,
     latencies: VecDeque<Duration>,
+    answers: u32,
     p90: Option<Duration>,
     found: Option<Found>,
     refusals: VecDeque<Refusal>,
@@ -82,6 +85,7 @@ impl Ceiling {
             fixed: fixed.map(|n| n.max(1)),
             most: most.max(1),
             latencies: VecDeque::new(),
+            answers: 0,
             p90: None,
             found: found.map(Found::new),
             refusals: VecDeque::new(),
@@ -96,6 +100,11 @@ impl Ceiling {
         needed.min(self.found().unwrap_or(u32::MAX))
     }
 
+    /// The longest of the latencies that are remembered.
+    pub(super) fn slowest(&self) -> Option<Duration> {
+        self.latencies.iter().max().copied()
+    }
+
     /// The limit of the server's that was found out.
     pub(super) fn found(&self) -> Option<u32> {
         self.found.map(|found| found.now)
@@ -107,7 +116,9 @@ impl Ceiling {
             self.latencies.pop_front();
         }
         self.latencies.push_back(latency);
-        if self.latencies.len() >= LATENCIES_MIN {
+        self.answers = self.answers.wrapping_add(1);
+        // A percentile moves slowly; sorting at each answer would be the dearest thing a lane does.
+        if self.latencies.len() >= LATENCIES_MIN && self.answers.is_multiple_of(ANSWERS_PER_SORT) {
             let mut sorted: Vec<Duration> = self.latencies.iter().copied().collect();
             sorted.sort_unstable();
             self.p90 = sorted.get(sorted.len() * 9 / 10).copied();

@@ -298,6 +298,10 @@ impl Lane {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.sends.brought(ticket.number, images);
         self.ceiling.took(now.saturating_duration_since(ticket.sent_at));
+        if let Some(slowest) = self.ceiling.slowest() {
+            self.limit.answered(ticket.in_flight + 1, slowest);
+            self.next_at = self.next_at.min(now + self.limit.gap());
+        }
         self.overload.succeeded();
         (self.succeeded_at, self.sent_since) = (now, 0);
         if self.closure.is_probe(ticket.number) || self.closure.why() == Some(Why::Outage) {

@@ -15,6 +15,8 @@ pub(super) const LIMIT_MAX: f64 = 12_000.0;
 
 /// Searching for a limit nobody has met yet, the rate doubles in this time.
 const RAMP_DOUBLES_IN: f64 = 15.0;
+/// Answers that take less are quick; pictures take longer.
+const QUICK: Duration = Duration::from_secs(3);
 /// Above a plateau that moved, the rate grows by 2^((t/45 s)²): slowly at first, since most
 /// plateaus moved by little.
 const GROW_SCALE: f64 = 45.0;
@@ -184,6 +186,16 @@ impl Limit {
             self.believed = self.most;
             self.confidence = CONFIDENT;
             self.enter(Mode::Hold);
+        }
+    }
+
+    /// So many requests were on their way together, and the slowest one so far took this long. A
+    /// search that is answered quickly is clocked by the answers, not by time: twice what is
+    /// answered already.
+    pub(super) fn answered(&mut self, together: u32, slowest: Duration) {
+        if self.mode == Mode::Ramp && slowest < QUICK {
+            let per_minute = 60.0 * f64::from(together) / slowest.as_secs_f64().max(0.001);
+            self.believed = self.believed.max((2.0 * per_minute).min(LIMIT_MAX));
         }
     }
 
