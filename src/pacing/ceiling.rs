@@ -23,6 +23,8 @@ const LATENCY_ASSUMED: Duration = Duration::from_secs(30);
 /// A limit that was found out is tried again one above after this long, twice as long each time.
 const TRY_FIRST: Duration = Duration::from_secs(60);
 const TRY_MAX: Duration = Duration::from_secs(600);
+/// Admitted requests that must disagree with them at least: a few prove nothing.
+const ADMITTED_MIN: usize = 12;
 /// Refusals that must agree.
 const AGREE: usize = 3;
 
@@ -162,7 +164,7 @@ impl Ceiling {
     }
 
     /// The last refusals came at the same number in flight, none was admitted above it and hardly any
-    /// at it: that number tells the refused from the admitted.
+    /// at it: that number tells the refused from the admitted, and the count of the minute does not.
     fn in_flight_explains(&self, sends: &Sends) -> bool {
         let (Some(oldest), Some(newest)) = (self.refusals.front(), self.refusals.back()) else {
             return false;
@@ -175,15 +177,20 @@ impl Ceiling {
         let from = oldest.at.max(newest.at.checked_sub(SEEN).unwrap_or(oldest.at));
         let from = from.checked_sub(BEFORE).unwrap_or(from);
         let to = newest.at.checked_sub(ANSWERED).unwrap_or(newest.at);
-        let (mut admitted, mut as_many) = (0_usize, 0_usize);
-        for send in sends.between(from, to).filter(|send| !send.refused) {
+        let sent = self.refusals.iter().map(|one| one.sent);
+        let (least_sent, most_sent) = (sent.clone().min().unwrap_or(0), sent.max().unwrap_or(0));
+        let (mut admitted, mut as_many, mut as_many_sent) = (0_usize, 0_usize, 0_usize);
+        for (send, in_minute) in sends.between(from, to).filter(|(send, _)| !send.refused) {
             if send.in_flight > most {
                 return false;
             }
             admitted += 1;
             as_many += usize::from(send.in_flight >= least);
+            as_many_sent += usize::from(in_minute >= least_sent);
         }
-        100 * as_many <= 6 * admitted
+        // Where the count of the minute tells them apart as well, it is the rate: that is likelier.
+        let is_rate = 100 * as_many_sent <= 3 * admitted && most_sent - least_sent <= (most_sent / 16).max(1);
+        admitted >= ADMITTED_MIN && 100 * as_many <= 6 * admitted && !is_rate
     }
 }
 

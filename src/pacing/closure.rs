@@ -115,8 +115,9 @@ impl Closure {
         self.probe.is_some_and(|(probe, _)| probe == number)
     }
 
-    pub(super) fn probe_sent_at(&self) -> Option<Instant> {
-        self.probe.map(|(_, sent_at)| sent_at)
+    /// The probe's number and when it left.
+    pub(super) fn probe(&self) -> Option<(u64, Instant)> {
+        self.probe
     }
 
     /// A refusal came after probes that were refused, or without a word on when to come back.

@@ -16,6 +16,8 @@ use super::sends::{MINUTE, Sends};
 const IN_FLIGHT_MAX: u32 = 256;
 /// Timers and commits are late: what should have left in this time may leave at once.
 const LATENESS: Duration = Duration::from_millis(100);
+/// A search begins with so many at once: most lanes admit them, and a small batch is done at once.
+const VOLLEY: u32 = 4;
 /// Nothing succeeded for this long although this many were sent: an outage.
 const OUTAGE_AFTER: Duration = Duration::from_secs(600);
 const OUTAGE_SENDS: u32 = 12;
@@ -138,6 +140,8 @@ pub struct Lane {
     ceiling: Ceiling,
     overload: Overload,
     in_flight: u32,
+    /// What is left of the first volley.
+    volley: u32,
     /// When the next request is due.
     next_at: Instant,
     asked_at: Instant,
@@ -164,6 +168,7 @@ impl Lane {
             }
             (None, None) => Limit::unknown(),
         };
+        let volley = if limit.source == Source::Unknown { VOLLEY } else { 0 };
         let found = learned.and_then(|learned| learned.in_flight);
         Self {
             images_per_minute: limits.images_per_minute,
@@ -173,6 +178,7 @@ impl Lane {
             ceiling: Ceiling::new(limits.in_flight, limits.in_flight_max, found),
             overload: Overload::new(limits.rest_first),
             in_flight: 0,
+            volley,
             next_at: now,
             asked_at: now,
             held_by: HeldBy::Nothing,
@@ -215,6 +221,9 @@ impl Lane {
                 Err(at) if self.closure.is_blind(is_sure) => (0, Some(at), HeldBy::Closure),
                 _ => (1, None, HeldBy::Closure),
             };
+        }
+        if self.volley > 0 {
+            return (self.volley.min(slots), Some(now), HeldBy::Nothing);
         }
         if now < self.next_at {
             return (0, Some(self.next_at), HeldBy::Pace);
@@ -284,7 +293,10 @@ impl Lane {
         self.closure.sent(ticket.number, now);
         self.in_flight += 1;
         self.unused = self.unused.saturating_sub(1);
-        self.next_at = self.begin(now) + self.limit.gap();
+        self.volley = self.volley.saturating_sub(1);
+        if self.volley == 0 {
+            self.next_at = self.begin(now) + self.limit.gap();
+        }
         if self.sent_since == 0 {
             self.succeeded_at = self.succeeded_at.max(now);
         }
@@ -315,6 +327,7 @@ impl Lane {
         self.sends.refused(ticket.number);
         self.closure.took(now.saturating_duration_since(ticket.sent_at));
         let is_news = self.closure.is_news(ticket.number, ticket.sent_at);
+        self.volley = 0;
         if is_news {
             self.learn(now, ticket, hints);
         }
@@ -325,13 +338,13 @@ impl Lane {
 
     /// A refusal is a measurement: what left in the minute before it was the limit.
     fn learn(&mut self, now: Instant, ticket: Ticket, hints: Hints) {
-        let sent = self.sends.in_window(ticket.sent_at, MINUTE);
+        let sent = self.sends.before(ticket.number, ticket.sent_at);
         if self.closure.is_probe(ticket.number) {
             self.limit.probe_refused(sent);
         } else {
             let refusal = Refusal { at: now, sent, in_flight: ticket.in_flight };
             match self.ceiling.refused(refusal, &self.sends) {
-                About::Rate => self.limit.refused(now, sent),
+                About::Rate => self.limit.refused(now, sent, self.sends.age(now)),
                 About::InFlight => {}
                 About::FoundInFlight(at_least) => self.limit.was_not_it(at_least),
             }
@@ -432,10 +445,10 @@ impl Lane {
     }
 
     fn open(&mut self, now: Instant) {
-        if let (Some(Why::Asked | Why::Guessed), Some(sent_at), 0) =
-            (self.closure.why(), self.closure.probe_sent_at(), self.closure.refused_probes())
+        if let (Some(Why::Asked | Why::Guessed), Some((number, sent_at)), 0) =
+            (self.closure.why(), self.closure.probe(), self.closure.refused_probes())
         {
-            self.limit.readmitted(self.sends.in_window(sent_at, MINUTE));
+            self.limit.readmitted(self.sends.before(number, sent_at));
         }
         self.closure.open();
         self.next_at = self.next_at.max(now);

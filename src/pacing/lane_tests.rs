@@ -239,7 +239,7 @@ fn time_without_work_does_not_raise_the_limit() {
         now += ms(10);
     }
     // Had it searched upwards all the time, far more could leave now.
-    assert!(sent < 8, "{sent} left in 10 s");
+    assert!(sent < 12, "{sent} left in 10 s");
 }
 
 #[test]

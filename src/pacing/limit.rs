@@ -17,6 +17,11 @@ pub(super) const LIMIT_MAX: f64 = 12_000.0;
 const RAMP_DOUBLES_IN: f64 = 15.0;
 /// Answers that take less are quick; pictures take longer.
 const QUICK: Duration = Duration::from_secs(3);
+/// What a search that has only begun measures at least: who is refused with the first request
+/// (another run used the quota up) must not believe in one a minute.
+const SEARCHED_MIN: f64 = 8.0;
+/// A lane that began less than this ago has not sent for long enough to count a minute.
+const YOUNG: Duration = Duration::from_secs(15);
 /// Above a plateau that moved, the rate grows by 2^((t/45 s)²): slowly at first, since most
 /// plateaus moved by little.
 const GROW_SCALE: f64 = 45.0;
@@ -28,7 +33,7 @@ const PROBE_STEP: f64 = 0.04;
 const PROBE_MIN: f64 = 2.5;
 /// The same while we remember better days: a limit that fell comes back.
 const BOLD_STEP: f64 = 0.33;
-const BOLD_TIME: Duration = Duration::from_secs(40);
+const BOLD_TIME: Duration = Duration::from_secs(35);
 /// A plateau this far below the best one, that is younger than [`BEST_AGE_MAX`], fell.
 const BOLD_BELOW: f64 = 0.8;
 const BEST_AGE_MAX: Duration = Duration::from_secs(30 * 60);
@@ -78,6 +83,19 @@ enum Mode {
     Grow { from: f64 },
 }
 
+/// A refusal in the middle of a search.
+#[derive(Debug, Clone, Copy)]
+struct Search {
+    /// What had left in the minute before.
+    sent: f64,
+    /// That as a rate per minute.
+    rate: f64,
+    /// The pace that met it.
+    pace: f64,
+    /// The search had only begun: it goes on.
+    is_young: bool,
+}
+
 /// A believed limit in requests per minute.
 #[derive(Debug, Clone)]
 pub(super) struct Limit {
@@ -99,7 +117,7 @@ pub(super) struct Limit {
     /// The last one in all.
     refused_at: Option<Instant>,
     /// What the last measurement said and the pace then, if it met the search.
-    search: Option<(f64, f64)>,
+    search: Option<Search>,
     /// What the last refusal asked to wait.
     pub(super) cost: Duration,
 }
@@ -227,17 +245,26 @@ impl Limit {
         }
     }
 
-    /// A request was refused after `sent` others in the minute before it: that is the limit.
-    pub(super) fn refused(&mut self, now: Instant, sent: u32) {
+    /// A request was refused after `sent` others in the minute before it: that is the limit. `age` is
+    /// how long ago the first one left.
+    pub(super) fn refused(&mut self, now: Instant, sent: u32, age: Duration) {
         if self.source == Source::Given {
             return self.met_though_given(now);
         }
         let sent = f64::from(sent.max(1));
         let again_soon = self.refused_at.is_some_and(|at| now.saturating_duration_since(at) < MINUTE);
         self.refused_at = Some(now);
-        self.search = (self.mode != Mode::Hold).then_some((sent, self.believed));
+        // Of a few seconds the rate is told, not the count: one refusal among the first requests says little.
+        let is_young = age < YOUNG && self.mode == Mode::Ramp;
+        let rate = if is_young { sent * MINUTE.div_duration_f64(age.max(SECOND)) } else { sent };
+        self.search = (self.mode != Mode::Hold || age < MINUTE).then_some(Search {
+            sent,
+            rate,
+            pace: self.believed,
+            is_young,
+        });
         match self.mode {
-            Mode::Ramp => self.start_over(sent),
+            Mode::Ramp => self.start_over(sent.max(SEARCHED_MIN)),
             Mode::Probe { .. } | Mode::Grow { .. } => self.met_above_the_plateau(sent),
             Mode::Hold => self.met_while_holding(now, sent, again_soon),
         }
@@ -309,19 +336,24 @@ impl Limit {
         if self.source == Source::Given {
             return;
         }
-        self.believed = self.believed.min(f64::from(sent.max(1)));
+        let sent = f64::from(sent).max(if self.confidence == 0 { SEARCHED_MIN } else { LIMIT_MIN });
+        self.believed = self.believed.min(sent);
         self.plateau = self.plateau.min(self.believed);
     }
 
     /// The first request after a refusal was admitted although more had left in the minute
     /// before it than before the refusal: a bucket. Its rate is between what was measured and the pace that met it.
     pub(super) fn readmitted(&mut self, sent: u32) {
-        if let Some((measured, pace)) = self.search
+        if let Some(search) = self.search
             && self.confidence == 0
-            && f64::from(sent) > measured
+            && f64::from(sent) > search.sent
         {
-            self.believed = self.believed.max((0.9 * pace).min((measured * pace).sqrt())).min(self.most);
+            let between = (search.rate * search.pace).sqrt().min(0.9 * search.pace);
+            self.believed = self.believed.max(between).min(self.most);
             self.plateau = self.believed;
+            if search.is_young {
+                self.enter(Mode::Ramp);
+            }
         }
     }
 

@@ -61,10 +61,21 @@ impl Sends {
         }
     }
 
+    /// How long ago the first one left, as far as it is kept.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        self.log.front().map_or(Duration::ZERO, |send| now.saturating_duration_since(send.at))
+    }
+
     /// How many left in the `window` before `now`, `now` itself not included.
     pub(super) fn in_window(&self, now: Instant, window: Duration) -> u32 {
         let up_to = self.log.partition_point(|send| send.at < now);
         count(up_to - self.left_before(now, window).min(up_to))
+    }
+
+    /// How many left in the minute before the send with this number.
+    pub(super) fn before(&self, number: u64, at: Instant) -> u32 {
+        let up_to = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok()).unwrap_or(0);
+        count(up_to.saturating_sub(self.left_before(at, MINUTE)))
     }
 
     /// How many more may leave at `now` so that no `window` holds more than `limit`, and if
@@ -94,10 +105,11 @@ impl Sends {
         Ok(limit - used)
     }
 
-    /// All that left in `from..to`.
-    pub(super) fn between(&self, from: Instant, to: Instant) -> impl Iterator<Item = &Send> {
+    /// All that left in `from..to`, each with how many had left in the minute before it.
+    pub(super) fn between(&self, from: Instant, to: Instant) -> impl Iterator<Item = (&Send, u32)> {
         let begin = self.log.partition_point(|send| send.at < from);
-        self.log.iter().skip(begin).take_while(move |send| send.at < to)
+        let sends = self.log.iter().enumerate().skip(begin).take_while(move |(_, send)| send.at < to);
+        sends.map(|(at, send)| (send, count(at.saturating_sub(self.left_before(send.at, MINUTE)))))
     }
 
     /// How many of the log have left a window that ends now.
