@@ -20,11 +20,11 @@ const LATENCIES_MIN: usize = 20;
 const ANSWERS_PER_SORT: u32 = 10;
 /// What is taken for the latency until then: a slow picture.
 const LATENCY_ASSUMED: Duration = Duration::from_secs(30);
-/// A limit that was found out is tried again one above after this long, twice as long each time.
+/// A limit that was found out is tried one above after this long; twice as long each time that
+/// this is refused, half as long each time that it is not: it rose, or was none.
 const TRY_FIRST: Duration = Duration::from_secs(60);
+const TRY_MIN: Duration = Duration::from_secs(5);
 const TRY_MAX: Duration = Duration::from_secs(600);
-/// Admitted requests that must disagree with them at least: a few prove nothing.
-const ADMITTED_MIN: usize = 12;
 /// Refusals that must agree.
 const AGREE: usize = 3;
 
@@ -134,7 +134,7 @@ impl Ceiling {
             if found.held > found.raise_after {
                 found.now += 1;
                 found.held = Duration::ZERO;
-                found.raise_after = (found.raise_after * 2).min(TRY_MAX);
+                found.raise_after = (found.raise_after / 2).max(TRY_MIN);
             }
         }
     }
@@ -148,6 +148,9 @@ impl Ceiling {
         if let Some(found) = &mut self.found {
             if refusal.in_flight >= found.at_first - (found.at_first / 32).max(1).min(found.at_first) {
                 found.now = found.now.min(refusal.in_flight).max(1);
+                found.held = Duration::ZERO;
+                // Four times: the try that led here halved it.
+                found.raise_after = (found.raise_after * 4).min(TRY_MAX);
                 return About::InFlight;
             }
             // Refused well below it: it was not that.
@@ -164,7 +167,7 @@ impl Ceiling {
     }
 
     /// The last refusals came at the same number in flight, none was admitted above it and hardly any
-    /// at it: that number tells the refused from the admitted, and the count of the minute does not.
+    /// at it: that number tells the refused from the admitted.
     fn in_flight_explains(&self, sends: &Sends) -> bool {
         let (Some(oldest), Some(newest)) = (self.refusals.front(), self.refusals.back()) else {
             return false;
@@ -177,20 +180,15 @@ impl Ceiling {
         let from = oldest.at.max(newest.at.checked_sub(SEEN).unwrap_or(oldest.at));
         let from = from.checked_sub(BEFORE).unwrap_or(from);
         let to = newest.at.checked_sub(ANSWERED).unwrap_or(newest.at);
-        let sent = self.refusals.iter().map(|one| one.sent);
-        let (least_sent, most_sent) = (sent.clone().min().unwrap_or(0), sent.max().unwrap_or(0));
-        let (mut admitted, mut as_many, mut as_many_sent) = (0_usize, 0_usize, 0_usize);
-        for (send, in_minute) in sends.between(from, to).filter(|(send, _)| !send.refused) {
+        let (mut admitted, mut as_many) = (0_usize, 0_usize);
+        for send in sends.between(from, to).filter(|send| !send.refused) {
             if send.in_flight > most {
                 return false;
             }
             admitted += 1;
             as_many += usize::from(send.in_flight >= least);
-            as_many_sent += usize::from(in_minute >= least_sent);
         }
-        // Where the count of the minute tells them apart as well, it is the rate: that is likelier.
-        let is_rate = 100 * as_many_sent <= 3 * admitted && most_sent - least_sent <= (most_sent / 16).max(1);
-        admitted >= ADMITTED_MIN && 100 * as_many <= 6 * admitted && !is_rate
+        100 * as_many <= 6 * admitted
     }
 }
 

@@ -339,6 +339,43 @@ fn nothing_succeeded_for_ten_minutes_is_an_outage_with_one_probe_a_minute() {
 }
 
 #[test]
+fn a_search_begins_with_a_small_volley() {
+    let start = Instant::now();
+    assert_eq!(unknown(start).grant(start, 100).permits, 4);
+    assert_eq!(given(60, start).grant(start, 100).permits, 1, "a given limit knows no volley");
+}
+
+#[test]
+fn refused_with_its_first_request_a_lane_does_not_creep() {
+    let start = Instant::now();
+    let mut lane = unknown(start);
+    let ticket = lane.sent(start);
+    let until = lane.refused(start + ms(300), ticket, asks(s(40)), &mut rng());
+    let sent = send(&mut lane, until, until + s(60), 1);
+    assert!(sent.len() >= 8, "{} left in the minute after the refusal", sent.len());
+}
+
+#[test]
+fn a_limit_in_flight_that_is_met_no_more_is_raised_ever_faster() {
+    let start = Instant::now();
+    let learned = Learned {
+        requests_per_minute: 600.0,
+        confidence: 2,
+        in_flight: Some(2),
+        is_stated: false,
+        age: Duration::ZERO,
+    };
+    let mut lane = Lane::new(LaneLimits::default(), Some(learned), start);
+    for second in 0..600 {
+        for _ in 0..lane.grant(start + s(second), 100).permits {
+            lane.sent(start + s(second));
+        }
+    }
+    let ceiling = lane.state(start + s(600)).ceiling;
+    assert!(ceiling > 60, "{ceiling} after ten minutes");
+}
+
+#[test]
 fn a_parked_lane_waits_and_then_probes() {
     let start = Instant::now();
     let mut lane = unknown(start);

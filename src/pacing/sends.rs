@@ -105,11 +105,10 @@ impl Sends {
         Ok(limit - used)
     }
 
-    /// All that left in `from..to`, each with how many had left in the minute before it.
-    pub(super) fn between(&self, from: Instant, to: Instant) -> impl Iterator<Item = (&Send, u32)> {
+    /// All that left in `from..to`.
+    pub(super) fn between(&self, from: Instant, to: Instant) -> impl Iterator<Item = &Send> {
         let begin = self.log.partition_point(|send| send.at < from);
-        let sends = self.log.iter().enumerate().skip(begin).take_while(move |(_, send)| send.at < to);
-        sends.map(|(at, send)| (send, count(at.saturating_sub(self.left_before(send.at, MINUTE)))))
+        self.log.iter().skip(begin).take_while(move |send| send.at < to)
     }
 
     /// How many of the log have left a window that ends now.

@@ -84,7 +84,7 @@ fn a_stated_limit_is_taken_over() {
         stated("stated, sliding window", SLIDING),
     ]);
     reach(&rows, |row| {
-        // The worst of 1,000 seeds has 7: arrivals that overtake each other by more than the slack.
+        // No seed of 100 has more than 7: arrivals overtake each other by more than the slack.
         let refusals = |run: &Figures| f64::from(run.refusals);
         [
             at_most(row, "429s in all", row.mean(refusals), 4.0),
@@ -241,7 +241,7 @@ fn hints_that_lie_and_refusals_that_dawdle_cost_less_than_in_the_reference() {
         case("hints of half, bucket of 10", says(Says::Half, BUCKET), usual),
         case("hints of half, fixed window", says(Says::Half, FIXED), usual),
         case("hints of half, sliding window", says(Says::Half, SLIDING), usual),
-        // Better than without hints; each is one request too early.
+        // No target of its own: what it reaches.
         case(
             "hints of 1 s, fixed window",
             says(Says::Always(1.0), FIXED),
