@@ -227,7 +227,7 @@ fn a_quick_service_is_found_quickly() {
     reach(&rows, nothing_else);
 }
 
-/// What the reference reaches (`sim.py table --sc blong,along,cslow,cj --cl hybrid --seeds 10`,
+/// What the reference of issue 4 reaches (`table --sc blong,along,cslow,cj --cl hybrid --seeds 10`,
 /// 2026-11): goodput and 429s per success.
 const REFERENCE_60_S: Target = target((0.676, 0.0), (0.0138, ANY));
 const REFERENCE_30_S: Target = target((0.826, 0.0), (0.0094, ANY));
