@@ -49,7 +49,7 @@ faults! {
     Http408 = "http_408", "408 of the gateway";
     Http413 = "http_413", "413 page of a proxy";
     Http422 = "http_422", "422 of the gateway";
-    Http429 = "http_429", "429 with RetryInfo and Retry-After of 1 s";
+    Http429 = "http_429", "429 with RetryInfo and Retry-After of 1 s, and the limit of 60 a minute";
     Http429NoHint = "http_429_no_hint", "429 that says nothing of when";
     Http429Gateway = "http_429_gateway", "429 of the gateway: the hint is in its prose only";
     Http429Daily = "http_429_daily", "429 with a quota per day";

@@ -259,7 +259,8 @@ pub(super) fn refusal_of(fault: Fault, model: &str, key: &str) -> Option<Refusal
 fn throttled(fault: Fault, model: &str) -> Option<Refusal> {
     let rule = |hint, style| LimitRule { hint, style, ..LimitRule::default() };
     let rule = match fault {
-        Fault::Http429 => rule(Hint::All, ErrorStyle::Google),
+        // As Google's usually does, it states the limit.
+        Fault::Http429 => LimitRule { quota_value: true, ..rule(Hint::All, ErrorStyle::Google) },
         Fault::Http429NoHint => rule(Hint::None, ErrorStyle::Google),
         Fault::Http429Gateway => rule(Hint::MessageOnly, ErrorStyle::Gateway),
         Fault::Http429Daily => {

@@ -60,8 +60,8 @@ impl Scenario {
         Self::from_yaml(&std::fs::read_to_string(path).map_err(failed)?)
     }
 
-    /// The service of the demo: thinking that can be watched, limits that a handful of requests
-    /// for one model runs into, one overload and one stream that is cut off.
+    /// The service of the demo: thinking that can be watched, a refusal that states the limit, one
+    /// overload and one stream that is cut off.
     #[must_use]
     pub fn demo() -> Self {
         let limit = LimitRule {
@@ -69,6 +69,7 @@ impl Scenario {
             per_window: 3,
             window_ms: 2000,
             hint: Hint::All,
+            quota_value: true,
             ..LimitRule::default()
         };
         let fault = |fault, request| FaultRule { requests: vec![request], ..FaultRule::always(fault) };
@@ -76,7 +77,7 @@ impl Scenario {
             latency: Latency { median_ms: 700, sigma: 0.5, ..Latency::default() },
             stream: StreamShape { chunk_bytes: 32 * 1024, chunk_delay_ms: 3, ..StreamShape::default() },
             limits: vec![limit],
-            faults: vec![fault(Fault::Http503, 5), fault(Fault::TruncateClean, 11)],
+            faults: vec![fault(Fault::Http429, 3), fault(Fault::Http503, 5), fault(Fault::TruncateClean, 11)],
             ..Self::default()
         }
     }
