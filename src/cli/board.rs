@@ -55,6 +55,8 @@ pub(super) struct State {
     pub(super) running: Vec<Running>,
     /// How the lanes are doing.
     pub(super) lanes: Vec<String>,
+    /// What they allow a minute, where that is known.
+    limits: Vec<Option<f64>>,
     /// No more requests leave.
     pub(super) draining: bool,
     /// When this run began.
@@ -94,6 +96,7 @@ impl State {
             failed: 0,
             running: Vec::new(),
             lanes: Vec::new(),
+            limits: Vec::new(),
             draining: false,
             started: now,
             ends: VecDeque::new(),
@@ -113,7 +116,8 @@ impl State {
     pub(super) fn time_left(&self) -> Option<Duration> {
         let (window, recent) = self.recent();
         let rate = text::per_minute(recent.count() as u64, window);
-        text::time_left(self.total.saturating_sub(self.done), rate).filter(|_| window >= RATE_AFTER)
+        let left = self.total.saturating_sub(self.done);
+        text::time_left(left, rate, self.limits.iter().copied()).filter(|_| window >= RATE_AFTER)
     }
 
     fn recent(&self) -> (Duration, impl Iterator<Item = &(Instant, u64)>) {
@@ -208,7 +212,11 @@ impl Observer for Board {
                     self.tell(format_args!("{model} waits {}: {}", text::span(*for_), printable(&why)));
                 }
             }
-            Event::Lanes(lanes) => self.lock().lanes = lanes.iter().map(lane_line).collect(),
+            Event::Lanes(lanes) => {
+                let mut board = self.lock();
+                board.lanes = lanes.iter().map(lane_line).collect();
+                board.limits = lanes.iter().map(|lane| lane.state.limit_per_minute).collect();
+            }
             Event::Draining { why, in_flight } => {
                 self.lock().draining = true;
                 let requests = text::count(*in_flight as u64, "request");

@@ -21,8 +21,9 @@ pub(super) struct Shown<'a> {
     pub(super) waits: Option<(Duration, &'a str)>,
 }
 
-/// `gemini-3.1-flash-image: 58/min of 60 (learned), 12 of 24 in flight; cooling down, as asked by the
-/// server: 34 s`.
+/// `gemini-3.1-flash-image: 58/min of 60 (learned), 12 of 24 in flight`; one that waits says so first,
+/// since a narrow terminal cuts the end: `gemini-3.1-flash-image: cooling down for 34 s, as asked by the
+/// server · 58/min of 60 (learned), 12 of 24 in flight`.
 pub(super) fn line(lane: &Shown<'_>) -> String {
     let key = lane.key_id.map_or_else(String::new, |id| format!(" (key {id})"));
     let limit = match (lane.per_minute, lane.source) {
@@ -31,11 +32,11 @@ pub(super) fn line(lane: &Shown<'_>) -> String {
     };
     let waits = match lane.waits {
         None => String::new(),
-        Some((Duration::ZERO, why)) => format!("; {}", printable(why)),
-        Some((wait, why)) => format!("; {}: {}", printable(why), text::span(wait)),
+        Some((Duration::ZERO, why)) => format!("{} · ", printable(why)),
+        Some((wait, why)) => format!("cooling down for {}, {} · ", text::span(wait), printable(why)),
     };
     format!(
-        "{}{key}: {}/min{limit}, {} of {} in flight{waits}",
+        "{}{key}: {waits}{}/min{limit}, {} of {} in flight",
         printable(lane.model),
         lane.sent_last_minute,
         lane.in_flight,
@@ -57,11 +58,11 @@ mod tests {
             source: LimitSource::Learned,
             in_flight: 12,
             in_flight_max: 24,
-            waits: Some((Duration::from_secs(34), "cooling down, as asked by the server")),
+            waits: Some((Duration::from_secs(34), "as asked by the server")),
         };
         assert_eq!(
             line(&lane),
-            "flash: 58/min of 60 (learned), 12 of 24 in flight; cooling down, as asked by the server: 34 s"
+            "flash: cooling down for 34 s, as asked by the server · 58/min of 60 (learned), 12 of 24 in flight"
         );
         let fresh = Shown {
             key_id: Some("0a1b"),

@@ -57,9 +57,16 @@ pub(super) fn per_minute(n: u64, over: Duration) -> f64 {
     if minutes > 0.0 { n as f64 / minutes } else { 0.0 }
 }
 
-/// How long `left` things take at this rate; `None` when nothing moves.
+/// How long `left` jobs take at this rate, which the lanes' limits may keep from lasting; `None` when
+/// nothing moves. `limits` are those of the lanes, per minute.
 #[expect(clippy::cast_precision_loss, reason = "figures for a person, rounded to minutes")]
-pub(super) fn time_left(left: u64, per_minute: f64) -> Option<Duration> {
+pub(super) fn time_left(
+    left: u64,
+    per_minute: f64,
+    limits: impl IntoIterator<Item = Option<f64>>,
+) -> Option<Duration> {
+    let limit = limits.into_iter().sum::<Option<f64>>().filter(|limit| *limit > 0.0);
+    let per_minute = limit.map_or(per_minute, |limit| per_minute.min(limit));
     let seconds = left as f64 / per_minute * 60.0;
     Duration::try_from_secs_f64(seconds).ok().filter(|_| per_minute > 0.0)
 }
@@ -93,7 +100,14 @@ mod tests {
     #[test]
     fn a_rate_of_nothing_predicts_nothing() {
         assert!(per_minute(5, Duration::ZERO).abs() < f64::EPSILON);
-        assert_eq!(time_left(5, 0.0), None);
-        assert_eq!(time_left(30, 60.0), Some(Duration::from_secs(30)));
+        assert_eq!(time_left(5, 0.0, []), None);
+        assert_eq!(time_left(30, 60.0, []), Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn what_the_lanes_allow_bounds_what_a_good_start_predicts() {
+        let at_600 = |limits: [Option<f64>; 2]| time_left(60, 600.0, limits).map(|left| left.as_secs());
+        assert_eq!(at_600([Some(10.0), Some(20.0)]), Some(120));
+        assert_eq!(at_600([Some(10.0), None]), Some(6), "one lane's limit is not known");
     }
 }

@@ -400,11 +400,11 @@ impl RunLane {
         }
         let Closed { until, why } = self.closed(now)?;
         let why = match why {
-            Why::Asked => "cooling down, as asked by the server",
-            Why::Guessed => "cooling down after a refusal",
-            Why::Trouble => "the server is in trouble",
-            Why::Parked => "its quota is used up",
-            Why::Outage => "nothing has come for ten minutes; one probe a minute",
+            Why::Asked => "as asked by the server",
+            Why::Guessed => "after a refusal that named no time",
+            Why::Trouble => "since the server is in trouble",
+            Why::Parked => "since its quota is used up",
+            Why::Outage => "since nothing has come for ten minutes: one probe a minute",
         };
         Some((until.saturating_duration_since(now), why.to_owned()))
     }

@@ -116,7 +116,9 @@ impl Look {
         let workers = alive.len();
         let rates = if workers == 0 { None } else { rates(queue, &tally, clock).await? };
         let to_do = left.ready + left.snoozed + left.waiting + left.running;
-        let time_left = rates.filter(|_| to_do > 0).and_then(|rates| text::time_left(to_do, rates.jobs));
+        let time_left = rates.filter(|_| to_do > 0).and_then(|rates| {
+            text::time_left(to_do, rates.jobs, lanes.iter().map(|lane| lane.state.per_minute))
+        });
         let images_per_minute = rates.map(|rates| rates.images);
         Ok(Self { tally, left, workers, images_per_minute, time_left, lanes, now: clock.now() })
     }
@@ -205,12 +207,11 @@ async fn rates(queue: &dyn Queue, tally: &Tally, clock: &dyn Clock) -> Result<Op
     let mut recent = queue.attempts(None, Some(AttemptId(before_last)), RECENT_ATTEMPTS).await?;
     let now = clock.now();
     recent.retain(|attempt| now.since(attempt.sent_at) <= RECENT);
-    let ended = || recent.iter().filter_map(|attempt| attempt.ended_at);
-    let (Some(first), Some(last)) = (recent.first(), ended().max()) else { return Ok(None) };
+    let Some(first) = recent.first() else { return Ok(None) };
     let with = |outcomes: &[AttemptOutcome]| {
         recent.iter().filter(|attempt| outcomes.contains(&attempt.outcome)).count() as u64
     };
-    let over = last.since(first.sent_at);
+    let over = now.since(first.sent_at);
     let images = with(&[AttemptOutcome::Succeeded]);
     let jobs = with(&[AttemptOutcome::Succeeded, AttemptOutcome::Failed, AttemptOutcome::Refused]);
     let rates = Rates { images: text::per_minute(images, over), jobs: text::per_minute(jobs, over) };
