@@ -1,9 +1,13 @@
 //! What is specific to a platform, all of it. Below the floors: whoever needs it may ask. Linux
 //! and macOS behave alike here; elsewhere the weaker form stands, and it is said where it does.
 
+mod memory;
+
 use std::fs::File;
 use std::io;
 use std::path::Path;
+
+pub use memory::memory_available;
 
 /// Makes the entries of a folder durable: after this, a file that was created in it or renamed
 /// into it is still there when the machine loses power.

@@ -229,7 +229,7 @@ pub(super) struct SendOptions {
     )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) concurrency: Option<AtOnce>,
-    /// The most that `--concurrency auto` may choose [default: 256].
+    /// The most that `--concurrency auto` may choose, within half of the free memory [default: 256].
     #[arg(
         long,
         value_name = "N",

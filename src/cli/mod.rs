@@ -9,6 +9,7 @@
 
 mod api;
 mod args;
+mod at_once;
 mod board;
 mod closing;
 mod commands;

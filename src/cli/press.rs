@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{LiveApi, within_files};
+use super::api::LiveApi;
+use super::at_once::{Means, at_once};
 use super::board::{Board, Start};
 use super::closing::{self, Closing};
 use super::exit::{Exit, ScopeEnd, UNSUCCESSFUL};
@@ -20,10 +21,10 @@ use super::settings::{SendSettings, Settings};
 use super::signals::{FirstSignal, Signals};
 use super::text;
 use crate::job::{JobState, printable};
-use crate::output::{LocalDisk, RunFolder, open_files_max};
+use crate::output::{LocalDisk, RunFolder};
 use crate::queue::{JobFilter, Queue, QueueError, Scope, Selection};
 use crate::report::{ReportError, write_reports};
-use crate::worker::{Ending, Shutdown, Work, WorkConfig, WorkError, work};
+use crate::worker::{Concurrency, Ending, Shutdown, Work, WorkConfig, WorkError, work};
 
 /// How often the reports are brought up to date while a run goes on.
 const REPORTS_EVERY: Duration = Duration::from_secs(30);
@@ -89,12 +90,18 @@ impl Press {
         }
     }
 
+    /// How many requests may be in flight; that this is possible was found out with the API.
+    fn concurrency(&self) -> Concurrency {
+        let wanted = self.settings.send.concurrency;
+        at_once(wanted, Means::of_this_process()).unwrap_or(wanted)
+    }
+
     fn work_config(&self) -> WorkConfig {
         let send: &SendSettings = &self.settings.send;
         WorkConfig {
             command: self.command.to_owned(),
             provider: self.settings.load.provider,
-            concurrency: within_files(send.concurrency, open_files_max()).unwrap_or(send.concurrency),
+            concurrency: self.concurrency(),
             requests_per_minute: send.rpm.clone(),
             images_per_minute: send.ipm.clone(),
             retry: send.retry,
@@ -188,7 +195,7 @@ impl Press {
         let provider = self.settings.load.provider;
         let line = format!(
             "{jobs} to do for {provider}, {}, into {}",
-            text::at_once(send.concurrency),
+            text::at_once(self.concurrency()),
             printable(&at)
         );
         self.session.terminal.note(&line);

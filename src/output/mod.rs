@@ -7,7 +7,7 @@ mod picture;
 mod publish;
 mod spool;
 
-pub use crate::platform::{Disk, Free, LocalDisk, host_name, open_files_max};
+pub use crate::platform::{Disk, Free, LocalDisk, host_name, memory_available, open_files_max};
 pub use folder::RunFolder;
 pub use picture::{Picture, PictureCheck, PictureError};
 pub use publish::{
