@@ -66,16 +66,19 @@ pub(super) struct Ceiling {
 #[derive(Debug, Clone, Copy)]
 struct Found {
     now: u32,
-    at_first: u32,
+    /// Who is refused with fewer in flight met something else.
+    at_least: u32,
     /// Time since it was last raised in which it held us up.
     held: Duration,
     raise_after: Duration,
 }
 
 impl Found {
-    fn new(limit: u32) -> Self {
+    /// A limit, as seen from refusals that were `apart` in flight.
+    fn new(limit: u32, apart: u32) -> Self {
         let limit = limit.max(1);
-        Self { now: limit, at_first: limit, held: Duration::ZERO, raise_after: TRY_FIRST }
+        let at_least = limit.saturating_sub((limit / 32).max(apart).max(1));
+        Self { now: limit, at_least, held: Duration::ZERO, raise_after: TRY_FIRST }
     }
 }
 
@@ -89,7 +92,7 @@ impl Ceiling {
             latencies: VecDeque::new(),
             answers: 0,
             p90: None,
-            found: found.map(Found::new),
+            found: found.map(|limit| Found::new(limit, 0)),
             refusals: VecDeque::new(),
         }
     }
@@ -146,7 +149,7 @@ impl Ceiling {
         }
         self.refusals.push_back(refusal);
         if let Some(found) = &mut self.found {
-            if refusal.in_flight >= found.at_first - (found.at_first / 32).max(1).min(found.at_first) {
+            if refusal.in_flight >= found.at_least {
                 found.now = found.now.min(refusal.in_flight).max(1);
                 found.held = Duration::ZERO;
                 // Four times: the try that led here halved it.
@@ -160,35 +163,42 @@ impl Ceiling {
         if !self.in_flight_explains(sends) {
             return About::Rate;
         }
-        let least = self.refusals.iter().map(|one| one.in_flight).min().unwrap_or(1);
+        let in_flight = self.refusals.iter().map(|one| one.in_flight);
+        let (least, most) = (in_flight.clone().min().unwrap_or(1), in_flight.max().unwrap_or(1));
         let most_sent = self.refusals.iter().map(|one| one.sent).max().unwrap_or(1);
-        self.found = Some(Found::new(least));
+        self.found = Some(Found::new(least, most - least));
         About::FoundInFlight(1.05 * f64::from(most_sent))
     }
 
-    /// The last refusals came at the same number in flight, none was admitted above it and hardly any
-    /// at it: that number tells the refused from the admitted.
+    /// The last refusals came at about the same number in flight, and hardly any request was admitted
+    /// above it or at it: that number tells the refused from the admitted. Where the count of the minute
+    /// was another one each time, it is not the rate, and the numbers in flight may differ by what the
+    /// network adds: a quick service has many requests on the way to it and back.
     fn in_flight_explains(&self, sends: &Sends) -> bool {
         let (Some(oldest), Some(newest)) = (self.refusals.front(), self.refusals.back()) else {
             return false;
         };
-        let in_flight = self.refusals.iter().map(|one| one.in_flight);
-        let (least, most) = (in_flight.clone().min().unwrap_or(0), in_flight.max().unwrap_or(0));
-        if self.refusals.len() < AGREE || most - least > (most / 20).max(1) {
+        let spread = |of: fn(&Refusal) -> u32| {
+            let of = self.refusals.iter().map(of);
+            (of.clone().min().unwrap_or(0), of.max().unwrap_or(0))
+        };
+        let (least, most) = spread(|one| one.in_flight);
+        let (least_sent, most_sent) = spread(|one| one.sent);
+        let is_not_rate = most_sent > least_sent + least_sent / 2;
+        let (apart, percent) = if is_not_rate { (most / 4, 15) } else { (most / 20, 6) };
+        if self.refusals.len() < AGREE || most - least > apart.max(1) {
             return false;
         }
         let from = oldest.at.max(newest.at.checked_sub(SEEN).unwrap_or(oldest.at));
         let from = from.checked_sub(BEFORE).unwrap_or(from);
         let to = newest.at.checked_sub(ANSWERED).unwrap_or(newest.at);
-        let (mut admitted, mut as_many) = (0_usize, 0_usize);
+        let (mut admitted, mut as_many, mut more) = (0_usize, 0_usize, 0_usize);
         for send in sends.between(from, to).filter(|send| !send.refused) {
-            if send.in_flight > most {
-                return false;
-            }
             admitted += 1;
             as_many += usize::from(send.in_flight >= least);
+            more += usize::from(send.in_flight > most);
         }
-        100 * as_many <= 6 * admitted
+        100 * as_many <= percent * admitted && 100 * more <= admitted
     }
 }
 

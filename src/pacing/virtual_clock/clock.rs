@@ -150,7 +150,7 @@ pub(super) fn run(setup: Setup, lane: impl FnOnce(Instant) -> Lane) -> Happened 
 impl Run {
     /// One way over the network: connections are kept, prompts are small.
     fn way(&mut self) -> Seconds {
-        0.03 + self.setup.server.slow_upload * lognormal(0.08, 0.8, &mut self.rng)
+        self.setup.server.connection + self.setup.server.slow_upload * lognormal(0.08, 0.8, &mut self.rng)
     }
 
     fn take(&mut self, event: Event) {

@@ -54,6 +54,8 @@ pub(super) struct Server {
     pub(super) overload_hint: Option<Seconds>,
     /// A refusal takes half to one and a half times as long to be answered.
     pub(super) slow_refusal: Seconds,
+    /// One way over a connection that is kept.
+    pub(super) connection: Seconds,
     /// How much longer than usual an upload takes.
     pub(super) slow_upload: f64,
     /// The others' share of the quota: it changes every three minutes among none, 20 % and 40 %.
@@ -76,6 +78,7 @@ impl Server {
             overloaded: 0.0,
             overload_hint: None,
             slow_refusal: 0.0,
+            connection: 0.03,
             slow_upload: 1.0,
             has_other_users: false,
             latency: 12.0,

@@ -215,7 +215,7 @@ fn a_large_limit_is_found() {
 /// The scale of the tests in real time: 20 times the rate, a twentieth of the latency.
 #[test]
 fn a_quick_service_is_found_quickly() {
-    let quick = |server| Server { latency: 0.6, ..at(1_200.0, server) };
+    let quick = |server| Server { latency: 0.6, connection: 0.001, slow_upload: 0.01, ..at(1_200.0, server) };
     let goal = target((0.955, 0.0), (0.01, ANY));
     let for_ten_minutes = |name, server| Case { until: 600.0, ..case(name, quick(server), goal) };
     let rows = rows(&[
@@ -225,6 +225,14 @@ fn a_quick_service_is_found_quickly() {
         Case { is_given: true, ..for_ten_minutes("1,200/min, given, sliding", SLIDING) },
     ]);
     reach(&rows, nothing_else);
+}
+
+#[test]
+fn a_limit_in_flight_of_a_quick_service_is_found_quickly() {
+    let goal = target((0.945, 0.91), (0.005, ANY));
+    let server =
+        Server { latency: 0.6, connection: 0.001, slow_upload: 0.01, ..Server::new(Kind::InFlight, 60.0) };
+    reach(&rows(&[Case { until: 600.0, ..case("20 in flight, 0.6 s", server, goal) }]), nothing_else);
 }
 
 /// What the reference of issue 4 reaches (`table --sc blong,along,cslow,cj --cl hybrid --seeds 10`,
