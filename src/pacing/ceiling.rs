@@ -172,19 +172,15 @@ impl Ceiling {
 
     /// The last refusals came at about the same number in flight, and hardly any request was admitted
     /// above it or at it: that number tells the refused from the admitted. Where the count of the minute
-    /// was another one each time, it is not the rate, and the numbers in flight may differ by what the
+    /// has risen by half meanwhile, it is not the rate, and the numbers in flight may differ by what the
     /// network adds: a quick service has many requests on the way to it and back.
     fn in_flight_explains(&self, sends: &Sends) -> bool {
         let (Some(oldest), Some(newest)) = (self.refusals.front(), self.refusals.back()) else {
             return false;
         };
-        let spread = |of: fn(&Refusal) -> u32| {
-            let of = self.refusals.iter().map(of);
-            (of.clone().min().unwrap_or(0), of.max().unwrap_or(0))
-        };
-        let (least, most) = spread(|one| one.in_flight);
-        let (least_sent, most_sent) = spread(|one| one.sent);
-        let is_not_rate = most_sent > least_sent + least_sent / 2;
+        let in_flight = self.refusals.iter().map(|one| one.in_flight);
+        let (least, most) = (in_flight.clone().min().unwrap_or(0), in_flight.max().unwrap_or(0));
+        let is_not_rate = newest.sent > oldest.sent + oldest.sent / 2;
         let (apart, percent) = if is_not_rate { (most / 4, 15) } else { (most / 20, 6) };
         if self.refusals.len() < AGREE || most - least > apart.max(1) {
             return false;
@@ -198,7 +194,7 @@ impl Ceiling {
             as_many += usize::from(send.in_flight >= least);
             more += usize::from(send.in_flight > most);
         }
-        100 * as_many <= percent * admitted && 100 * more <= admitted
+        100 * as_many <= percent * admitted && 100 * more <= percent / 2 * admitted
     }
 }
 

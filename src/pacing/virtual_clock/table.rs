@@ -212,10 +212,13 @@ fn a_large_limit_is_found() {
     );
 }
 
-/// The scale of the tests in real time: 20 times the rate, a twentieth of the latency.
+/// The scale of the tests in real time: 20 times the rate, a twentieth of the latency, on loopback.
+const fn quick(server: Server) -> Server {
+    Server { latency: 0.6, connection: 0.001, slow_upload: 0.01, ..at(1_200.0, server) }
+}
+
 #[test]
 fn a_quick_service_is_found_quickly() {
-    let quick = |server| Server { latency: 0.6, connection: 0.001, slow_upload: 0.01, ..at(1_200.0, server) };
     let goal = target((0.955, 0.0), (0.01, ANY));
     let for_ten_minutes = |name, server| Case { until: 600.0, ..case(name, quick(server), goal) };
     let rows = rows(&[
@@ -233,6 +236,23 @@ fn a_limit_in_flight_of_a_quick_service_is_found_quickly() {
     let server =
         Server { latency: 0.6, connection: 0.001, slow_upload: 0.01, ..Server::new(Kind::InFlight, 60.0) };
     reach(&rows(&[Case { until: 600.0, ..case("20 in flight, 0.6 s", server, goal) }]), nothing_else);
+}
+
+/// What is lost while a limit falls and returns weighs more in ten minutes than in forty.
+#[test]
+fn a_limit_of_a_quick_service_that_drops_and_returns_is_followed() {
+    let goal = |goodput| target((goodput, 0.0), (0.028, ANY));
+    let drops = |name, server, goodput| Case {
+        until: 600.0,
+        ..case(name, Server { drop: Some((200.0, 400.0)), ..quick(server) }, goal(goodput))
+    };
+    let rows = rows(&[
+        drops("1,200/min drops, bucket of 200", Server::new(Kind::Bucket(200.0), 1_200.0), 0.915),
+        drops("1,200/min drops, fixed window, hints", says(Says::When, FIXED), 0.915),
+        // The minute after the drop is lost whoever waits in it.
+        drops("1,200/min drops, sliding window", SLIDING, 0.80),
+    ]);
+    reach(&rows, |row| at_most(row, "recovered after", row.mean(|run| run.recovered.unwrap_or(0.0)), 150.0));
 }
 
 /// What the reference of issue 4 reaches (`table --sc blong,along,cslow,cj --cl hybrid --seeds 10`,
