@@ -107,18 +107,15 @@ fn new_job(prompt: &str, ordinal: u64, prices: &PriceTable) -> Result<NewJob, Bo
     let mut spec = Spec::new(prompt, ModelName::default_model());
     spec.aspect_ratio = Some("1:1".to_owned());
     let name = format!("fox-{ordinal}");
-    Ok(NewJob {
-        reservation: prices.reservation(&spec),
-        estimate: prices.estimate(&spec),
-        job: Job {
-            name: name.parse()?,
-            output: name.parse()?,
-            ordinal,
-            spec,
-            fallback_models: vec![],
-            stream: true,
-            tags: [].into(),
-            priority: 0,
-        },
-    })
+    let job = Job {
+        name: name.parse()?,
+        output: name.parse()?,
+        ordinal,
+        spec,
+        fallback_models: vec![],
+        stream: true,
+        tags: [].into(),
+        priority: 0,
+    };
+    Ok(NewJob::priced(job, prices))
 }

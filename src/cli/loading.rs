@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::settings::LoadSettings;
 use super::terminal::Terminal;
 use super::text;
-use crate::job::{Clock, CrashPoint, Job, Micros, PriceTable, Spec, crash_point, printable};
+use crate::job::{Clock, CrashPoint, Job, Micros, PriceTable, crash_point, printable};
 use crate::manifest::{self, DigestCache, ManifestError, ReadOptions, Source};
 use crate::output::{PublishError, Published, RunFolder, matches_record, rename_published};
 use crate::queue::{LoadDiff, NewJob, OutputMove, Queue};
@@ -103,7 +103,7 @@ impl Loader {
         let reading = tokio::task::spawn_blocking(move || {
             let mut batch = Vec::with_capacity(STAGED_AT_ONCE);
             let read = this.read(&mut digests, &mut |job| {
-                batch.push(priced(job, &this.settings.prices));
+                batch.push(NewJob::priced(job, &this.settings.prices));
                 if batch.len() == STAGED_AT_ONCE {
                     // A queue that failed takes no more; its error is told below.
                     drop(sender.blocking_send(std::mem::take(&mut batch)));
@@ -171,16 +171,6 @@ impl Contents {
             super::config::FILE_NAME
         )
     }
-}
-
-/// Sets aside what the dearest of the job's models would cost; it is expected to be its own.
-fn priced(job: Job, prices: &PriceTable) -> NewJob {
-    let others = job.fallback_models.iter().map(|model| {
-        let spec = Spec { model: model.clone(), ..job.spec.clone() };
-        prices.reservation(&spec)
-    });
-    let reservation = others.fold(prices.reservation(&job.spec), |most, other| Some(most?.max(other?)));
-    NewJob { reservation, estimate: prices.estimate(&job.spec), job }
 }
 
 fn read_stdin() -> Result<Arc<[u8]>> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::job::{Job, Micros, SpecField};
+use crate::job::{Job, Micros, PriceTable, Spec, SpecField};
 
 /// A job on its way into the queue.
 #[derive(Debug, Clone)]
@@ -13,6 +13,19 @@ pub struct NewJob {
     pub reservation: Option<Micros>,
     /// What one request of it will probably cost.
     pub estimate: Option<Micros>,
+}
+
+impl NewJob {
+    /// With what the dearest of the job's models would cost set aside; it is expected to be its own.
+    #[must_use]
+    pub fn priced(job: Job, prices: &PriceTable) -> Self {
+        let others = job.fallback_models.iter().map(|model| {
+            let spec = Spec { model: model.clone(), ..job.spec.clone() };
+            prices.reservation(&spec)
+        });
+        let reservation = others.fold(prices.reservation(&job.spec), |most, other| Some(most?.max(other?)));
+        Self { reservation, estimate: prices.estimate(&job.spec), job }
+    }
 }
 
 /// How a load treats what it finds.

@@ -145,11 +145,7 @@ impl Press {
     /// Loads these jobs as the whole manifest.
     pub(crate) async fn load(&self, jobs: Vec<Job>) {
         let prices = PriceTable::default();
-        let staged = jobs.into_iter().enumerate().map(|(n, job)| NewJob {
-            reservation: prices.reservation(&job.spec),
-            estimate: prices.estimate(&job.spec),
-            job: Job { ordinal: n as u64, ..job },
-        });
+        let staged = (0..).zip(jobs).map(|(n, job)| NewJob::priced(Job { ordinal: n, ..job }, &prices));
         self.queue.stage(staged.collect()).await.expect("stages");
         self.queue.apply_load(LoadPolicy::default()).await.expect("loads");
     }

@@ -78,7 +78,7 @@ impl Server {
             let sent = it.sent.entry(spec.model.to_string()).or_default();
             sent.push(now);
             let minute = sent.iter().filter(|at| now - **at < Duration::from_mins(1)).count();
-            let (open, most) = (it.open, plan.concurrency);
+            let (open, most) = (it.open, plan.concurrency.max());
             let request = super::books::Request {
                 fate,
                 billed: script.billed,

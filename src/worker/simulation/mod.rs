@@ -37,6 +37,7 @@ use crate::output::RunFolder;
 use crate::queue::Queue;
 use crate::queue::model::{ModelQueue, Tables};
 use crate::queue::sqlite::SqliteQueue;
+use crate::worker::Concurrency;
 
 /// How many seeds there are; `NIGHTPRESS_SEEDS` says otherwise.
 const SEEDS: u64 = 1_000;
@@ -180,7 +181,14 @@ fn what_holds_in_memory_holds_on_sqlite() {
 #[test]
 fn with_one_slot_no_model_waits_for_ever() {
     for seed in 0..40 {
-        let quiet = Plan { jobs: 6, models: 2, lives: 0, concurrency: 1, per_minute: None, ..Plan::of(seed) };
+        let quiet = Plan {
+            jobs: 6,
+            models: 2,
+            lives: 0,
+            concurrency: Concurrency::Fixed(1),
+            per_minute: None,
+            ..Plan::of(seed)
+        };
         let fates = fate::FATES.iter().map(|fate| if *fate == fate::Fate::Limit { 0.3 } else { 0.0 });
         report(seed, &simulate(Plan { fates: fates.collect(), limit: None, ..quiet }, Engine::Memory));
     }

@@ -28,7 +28,9 @@ pub(super) struct Plan {
     pub(super) lives: usize,
     /// Most processes at once.
     pub(super) beside: usize,
-    pub(super) concurrency: u32,
+    pub(super) concurrency: Concurrency,
+    /// Each model may stand in for the other.
+    pub(super) stands_in: bool,
     pub(super) per_minute: Option<u32>,
     pub(super) cap: Option<Micros>,
     pub(super) failures_max: Option<FailureLimit>,
@@ -106,7 +108,11 @@ impl Plan {
             models: rng.random_range(1..=MODELS.len()),
             lives: rng.random_range(0..=3) + if beside > 1 { 2 } else { 0 },
             beside,
-            concurrency: rng.random_range(1..=5),
+            concurrency: match rng.random_range(1..=5) {
+                max if rng.random_bool(0.5) => Concurrency::Auto { max },
+                n => Concurrency::Fixed(n),
+            },
+            stands_in: rng.random_bool(0.3),
             per_minute,
             cap: capped.then(|| Micros(rng.random_range(50_000..1_000_000))),
             failures_max: rng.random_bool(0.1).then(|| FailureLimit::Jobs(rng.random_range(1..=3))),
@@ -125,24 +131,22 @@ impl Plan {
 
     /// A job at one of its descriptions, from 1.
     pub(super) fn job(&self, n: u64, description: u64) -> NewJob {
-        let model: ModelName = MODELS[n as usize % self.models].parse().expect("legal");
+        let at = n as usize % self.models;
+        let model: ModelName = MODELS[at].parse().expect("legal");
+        let other: ModelName = MODELS[1 - at].parse().expect("legal");
         let spec = Spec::new(format!("picture {n}, description {description}"), model);
-        let prices = PriceTable::default();
         let folder = if n % 4 == 3 { "deep/" } else { "" };
-        NewJob {
-            reservation: prices.reservation(&spec),
-            estimate: prices.estimate(&spec),
-            job: Job {
-                fallback_models: vec![],
-                name: format!("j{n}").parse().expect("legal"),
-                ordinal: n,
-                spec,
-                stream: !n.is_multiple_of(3),
-                output: format!("{folder}j{n}").parse().expect("legal"),
-                tags: BTreeMap::new(),
-                priority: 0,
-            },
-        }
+        let job = Job {
+            fallback_models: if self.stands_in { vec![other] } else { vec![] },
+            name: format!("j{n}").parse().expect("legal"),
+            ordinal: n,
+            spec,
+            stream: !n.is_multiple_of(3),
+            output: format!("{folder}j{n}").parse().expect("legal"),
+            tags: BTreeMap::new(),
+            priority: 0,
+        };
+        NewJob::priced(job, &PriceTable::default())
     }
 
     /// Settings of the `nth` start; `calm` for the last.
@@ -150,7 +154,7 @@ impl Plan {
         WorkConfig {
             command: "run".to_owned(),
             provider: Provider::Simulator,
-            concurrency: Concurrency::Fixed(self.concurrency),
+            concurrency: self.concurrency,
             requests_per_minute: PerMinute { all: self.per_minute, ..PerMinute::default() },
             images_per_minute: PerMinute::default(),
             retry: RetryPolicy {

@@ -182,7 +182,7 @@ impl Queue for Watched {
             let capped = self.anchor.world.is_capped(life);
             self.check(None, |books| books.claims(life, &request, capped));
         }
-        let slots = self.anchor.world.plan.concurrency;
+        let slots = self.anchor.world.plan.concurrency.max();
         let seen = |answer: &Result<Claimed, _>| {
             for claim in answer.iter().flat_map(|claimed| &claimed.claims) {
                 let note = format!("claims {}, epoch {}, {:?}", claim.name, claim.epoch, claim.company);
