@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use serde::Deserialize;
 
 use super::config::scalar;
-use super::value::{AtOnce, Bytes, Count, Deadline, Failures, Lost, Span, Usd};
+use super::value::{AtOnce, Bytes, Count, Deadline, Failures, Listen, Lost, Span, Usd};
 use crate::job::{JobName, JobState, ModelName, Provider};
 
 /// Where all of it comes from, said once.
@@ -392,6 +392,10 @@ pub(super) struct SendOptions {
     )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) grace: Option<Span>,
+    /// Serve `/healthz` and `/metrics` (Prometheus) there, like 127.0.0.1:9464; off unless given.
+    #[arg(long, value_name = "ADDR", env = "NIGHTPRESS_LISTEN", help_heading = "Watching")]
+    #[serde(default, deserialize_with = "scalar")]
+    pub(super) listen: Option<Listen>,
 }
 
 /// `run` and `plan`.

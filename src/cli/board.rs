@@ -54,9 +54,9 @@ pub(super) struct State {
     /// Requests on their way, oldest first.
     pub(super) running: Vec<Running>,
     /// How the lanes are doing.
-    pub(super) lanes: Vec<String>,
-    /// What they allow a minute, where that is known.
-    limits: Vec<Option<f64>>,
+    pub(super) lanes: Vec<LaneView>,
+    /// Jobs that another worker took over.
+    pub(super) leases_lost: u64,
     /// No more requests leave.
     pub(super) draining: bool,
     /// When this run began.
@@ -96,7 +96,7 @@ impl State {
             failed: 0,
             running: Vec::new(),
             lanes: Vec::new(),
-            limits: Vec::new(),
+            leases_lost: 0,
             draining: false,
             started: now,
             ends: VecDeque::new(),
@@ -117,7 +117,8 @@ impl State {
         let (window, recent) = self.recent();
         let rate = text::per_minute(recent.count() as u64, window);
         let left = self.total.saturating_sub(self.done);
-        text::time_left(left, rate, self.limits.iter().copied()).filter(|_| window >= RATE_AFTER)
+        text::time_left(left, rate, self.lanes.iter().map(|lane| lane.state.limit_per_minute))
+            .filter(|_| window >= RATE_AFTER)
     }
 
     fn recent(&self) -> (Duration, impl Iterator<Item = &(Instant, u64)>) {
@@ -212,11 +213,7 @@ impl Observer for Board {
                     self.tell(format_args!("{model} waits {}: {}", text::span(*for_), printable(&why)));
                 }
             }
-            Event::Lanes(lanes) => {
-                let mut board = self.lock();
-                board.lanes = lanes.iter().map(lane_line).collect();
-                board.limits = lanes.iter().map(|lane| lane.state.limit_per_minute).collect();
-            }
+            Event::Lanes(lanes) => self.lock().lanes.clone_from(lanes),
             Event::Draining { why, in_flight } => {
                 self.lock().draining = true;
                 let requests = text::count(*in_flight as u64, "request");
@@ -225,13 +222,19 @@ impl Observer for Board {
                     printable(why)
                 ));
             }
+            Event::LeaseLost { job } => {
+                self.lock().leases_lost += 1;
+                self.terminal
+                    .note(&format!("warning: job {job}: its lease was lost, so its result is not recorded"));
+            }
             // A warning is worth a line even to those who want none.
             Event::Warning(text) => self.terminal.note(&format!("warning: {}", printable(text))),
         }
     }
 }
 
-fn lane_line(lane: &LaneView) -> String {
+/// A lane as a line for a person.
+pub(super) fn lane_line(lane: &LaneView) -> String {
     lane_line::line(&Shown {
         model: lane.model.as_str(),
         key_id: lane.key_id.as_deref(),

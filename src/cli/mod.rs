@@ -21,6 +21,7 @@ mod lane_line;
 mod ledger;
 mod loading;
 mod logging;
+mod metrics;
 mod plain;
 mod press;
 mod progress;

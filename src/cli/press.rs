@@ -15,6 +15,7 @@ use super::at_once::{Means, at_once};
 use super::board::{Board, Start};
 use super::closing::{self, Closing};
 use super::exit::{Exit, ScopeEnd, UNSUCCESSFUL};
+use super::metrics::Watched;
 use super::progress::{self, Style};
 use super::session::Session;
 use super::settings::{SendSettings, Settings};
@@ -51,6 +52,7 @@ impl Press {
         let signals = Signals::listen().context("cannot listen to signals")?;
         let board = Arc::new(self.board().await?);
         self.tell_start().await?;
+        let watched = self.watched(&board).await?;
 
         let end = CancellationToken::new();
         let mut beside = JoinSet::new();
@@ -60,6 +62,13 @@ impl Press {
         let style = Style::of_stderr(self.settings.voice.quiet);
         beside.spawn(progress::show(Arc::clone(&board), style, self.session.terminal.clone(), end.clone()));
         beside.spawn(refresh_reports(Arc::clone(&self.queue), self.folder.clone(), end.clone()));
+
+        if let Some(watched) = watched {
+            let until = end.clone();
+            beside.spawn(async move {
+                until.run_until_cancelled_owned(watched.serve()).await.unwrap_or_default();
+            });
+        }
 
         let worked = work(self.work(&api, board, signalled)).await;
         end.cancel();
@@ -74,6 +83,16 @@ impl Press {
             self.session.terminal.note(&super::error_text(&error));
             Exit::Stopped
         }))
+    }
+
+    /// Takes the port for health and metrics, where one is asked for.
+    async fn watched(&self, board: &Arc<Board>) -> Result<Option<Watched>> {
+        let Some(addr) = self.settings.send.listen else { return Ok(None) };
+        let watched = Watched::bind(addr, Arc::clone(&self.queue), Arc::clone(board)).await?;
+        if let Some(addr) = watched.addr().filter(|_| !self.settings.voice.quiet) {
+            self.session.terminal.note(&format!("health and metrics at http://{addr}/healthz and /metrics"));
+        }
+        Ok(Some(watched))
     }
 
     fn work(&self, api: &LiveApi, board: Arc<Board>, shutdown: watch::Receiver<Shutdown>) -> Work {

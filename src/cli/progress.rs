@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::board::{Board, Running, State};
+use super::board::{Board, Running, State, lane_line};
 use super::plain;
 use super::terminal::Terminal;
 use super::text;
@@ -91,7 +91,7 @@ fn message(state: &State, rows: usize, columns: usize) -> String {
     let width = columns.saturating_sub(1);
     let mut lines = vec![cut(&headline(state), width.saturating_sub(BAR_COLUMNS + 1))];
     let shown = state.lanes.iter().take(LANES_SHOWN_MAX.min(rows / 4));
-    lines.extend(shown.map(|lane| cut(&format!("  {lane}"), width)));
+    lines.extend(shown.map(|lane| cut(&format!("  {}", lane_line(lane)), width)));
     let lines_max = rows.saturating_sub(LINES_SPARED + 1 + lines.len()).max(1);
     let shown = if state.running.len() > lines_max { lines_max - 1 } else { state.running.len() };
     lines.extend(state.running.iter().take(shown).map(|one| cut(&job_line(one, width), width)));

@@ -1,5 +1,6 @@
 //! Options of all layers as one checked whole: what the commands work with.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub(super) struct SendSettings {
     pub(super) api_key_file: ApiKeyFile,
     pub(super) scenario: Option<PathBuf>,
     pub(super) seed: Option<u64>,
+    /// Where health and metrics are served.
+    pub(super) listen: Option<SocketAddr>,
 }
 
 /// A file that holds the key, and how it was named: a flag goes before the variables that may
@@ -111,7 +114,7 @@ layered! {
     QueueOptions { queue }
     SendOptions {
         concurrency, max_in_flight, rpm, ipm, wait, base_url, allow_insecure, api_key_file, scenario, seed, max_attempts, backoff_base,
-        backoff_cap, lost, repair, max_cost, max_failures, deadline, timeout, idle_timeout, grace
+        backoff_cap, lost, repair, max_cost, max_failures, deadline, timeout, idle_timeout, grace, listen
     }
 }
 
@@ -203,6 +206,7 @@ impl Settings {
                 api_key_file: ApiKeyFile(send.api_key_file),
                 scenario: send.scenario,
                 seed: send.seed,
+                listen: send.listen.map(|listen| listen.0),
             },
             load,
         })

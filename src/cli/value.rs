@@ -1,6 +1,7 @@
 //! Values as a person writes them: times, durations, limits, money, sizes. One spelling for
 //! flags, the environment and `nightpress.yaml`.
 
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -24,6 +25,21 @@ const fn expected<T>(expected: &'static str) -> Result<T, ValueError> {
 
 /// Longest duration that is accepted: ten years.
 const SPAN_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// Where to listen: an address with its port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listen(pub(super) SocketAddr);
+
+impl FromStr for Listen {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim().parse() {
+            Ok(addr) => Ok(Self(addr)),
+            Err(_) => expected("an address with its port, such as 127.0.0.1:9464"),
+        }
+    }
+}
 
 /// A duration: `90s`, `2m`, `1h 30m`, or a number of seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -462,10 +462,8 @@ impl<'a> Dispatcher<'a> {
         let files = match recorded {
             Recorded::Done(files) => files,
             Recorded::LeaseLost => {
-                let warning =
-                    format!("job {}: its lease was lost, so its result is not recorded", event.claim.name);
                 tracing::warn!(job = %event.claim.name, attempt = event.claim.attempt.0, "lease lost");
-                self.work.observer.event(&Event::Warning(warning));
+                self.work.observer.event(&Event::LeaseLost { job: event.claim.name });
                 return Ok(());
             }
         };

@@ -65,6 +65,11 @@ pub enum Event {
         /// Requests on their way.
         in_flight: usize,
     },
+    /// Another worker has a job of ours: its result is not recorded here.
+    LeaseLost {
+        /// The job.
+        job: JobName,
+    },
     /// Something that a person should know and that stops nothing.
     Warning(String),
 }

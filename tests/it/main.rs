@@ -14,4 +14,5 @@ mod press;
 mod program;
 mod raw;
 mod readme;
+mod watched;
 mod words;

@@ -42,6 +42,7 @@ impl Observer for Anchor {
                 state.note(self.life, &format!("{model} is closed for {for_:?}"));
             }
             Event::Draining { why, .. } => state.note(self.life, &format!("drains: {why}")),
+            Event::LeaseLost { job } => state.note(self.life, &format!("lost its lease on {job}")),
             Event::Warning(text) => state.note(self.life, &format!("warns: {text}")),
             Event::Started { .. } | Event::Lanes(_) => {}
         });
