@@ -3,6 +3,8 @@
 //!
 //! `benches/end_to_end` measures the same in CPU and memory of the whole process.
 
+#![allow(clippy::expect_used, reason = "a test panics when it fails")]
+
 mod client;
 #[path = "../../benches/end_to_end/picture.rs"]
 mod picture;
