@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::spooler::{Spooler, Trouble};
+use super::spooler::{PIECE_BYTES, Spooler, Trouble};
 use crate::gemini::answer::ImageSink as _;
 use crate::gemini::decode::Limits;
 use crate::gemini::{FetchError, ImageFetcher};
@@ -46,10 +46,14 @@ async fn once(
     };
     loop {
         match body.next().await {
-            Ok(Some(block)) => spooler.image(number, &block),
+            Ok(Some(block)) => {
+                for piece in block.chunks(PIECE_BYTES) {
+                    spooler.image(number, piece);
+                    spooler.flush_if_full().await?;
+                }
+            }
             Ok(None) => return Ok(Ok(number)),
             Err(error) => return Ok(Err(error)),
         }
-        spooler.flush_if_full().await?;
     }
 }

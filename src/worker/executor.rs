@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -11,10 +12,10 @@ use super::account::Account;
 use super::download::download;
 use super::progress::{Phase, Progress};
 use super::references::{self, ReferenceFault, References};
-use super::spooler::{Spooler, Trouble};
+use super::spooler::{PIECE_BYTES, Spooler, Trouble};
 use super::{WorkError, is_out_of_files};
 use crate::gemini::answer::{Answer, AnswerReader, BodyEnd};
-use crate::gemini::decode::Limits;
+use crate::gemini::decode::{DecodeError, Limits};
 use crate::gemini::fault::{self, ErrorResponse, Fault, FaultClass, Request};
 use crate::gemini::{Client, ImageFetcher, Reply, TransportError};
 use crate::gemini::{of_damaged_image, of_fetch, of_lost_connection};
@@ -168,15 +169,9 @@ async fn read_answer(
                 facts.first_byte.get_or_insert_with(|| started.elapsed());
                 progress.enter(Phase::Thinking);
                 // What is wrong with the answer is in it, when it is finished.
-                if reader.push(&block, spooler).is_err() {
+                if read_block(&mut reader, block, (spooler, progress)).await?.is_err() {
                     break BodyEnd::Clean;
                 }
-                if spooler.images() > 0 {
-                    progress.enter(Phase::Receiving);
-                    progress.received(spooler.image_bytes());
-                    crash_point(CrashPoint::MidStream);
-                }
-                spooler.flush_if_full().await.map_err(disk)?;
             }
             Ok(None) => break BodyEnd::Clean,
             Err(error) => {
@@ -187,6 +182,29 @@ async fn read_answer(
     };
     facts.bytes = reader.received_bytes();
     Ok((reader.finish(end), broken))
+}
+
+/// Takes one block of the body; the inner error is the decoder's.
+async fn read_block(
+    reader: &mut AnswerReader,
+    mut block: Bytes,
+    (spooler, progress): (&mut Spooler, &Progress),
+) -> Result<Result<(), DecodeError>, Cause> {
+    while !block.is_empty() {
+        let piece = block.split_to(block.len().min(PIECE_BYTES));
+        if let Err(error) = reader.push(&piece, spooler) {
+            return Ok(Err(error));
+        }
+        // Given back before the disk is waited for: the connection reads into its memory again.
+        drop(piece);
+        if spooler.images() > 0 {
+            progress.enter(Phase::Receiving);
+            progress.received(spooler.image_bytes());
+            crash_point(CrashPoint::MidStream);
+        }
+        spooler.flush_if_full().await.map_err(disk)?;
+    }
+    Ok(Ok(()))
 }
 
 /// Whether the server has said its last word, though the body may go on. `STOP` can stand on

@@ -44,7 +44,7 @@ pub(super) async fn publish(
     (job, epoch): (JobId, Epoch),
     publication: Publication,
 ) -> Result<Recorded, WorkError> {
-    let Publication { mut files, replaces } = publication;
+    let Publication { mut files, mut replaces } = publication;
     let mut place = 0;
     while let Some((output, name, planned)) = files.get(place).cloned() {
         let old = replaces.iter().find(|old| old.name == name).map(|old| (old.bytes, old.digest));
@@ -71,15 +71,17 @@ pub(super) async fn publish(
     }
     let names: Vec<String> = files.into_iter().map(|(_, name, _)| name).collect();
     // Before the record: once the old files are forgotten, nobody would remove them.
-    let (images, kept) = (folder.images(), names.clone());
-    blocking(move || {
-        replaces
-            .iter()
-            .filter(|old| !kept.contains(&old.name))
-            .try_for_each(|old| output::remove_replaced(&images, &old.name, (old.bytes, old.digest)))
-    })
-    .await
-    .map_err(WorkError::Task)??;
+    replaces.retain(|old| !names.contains(&old.name));
+    if !replaces.is_empty() {
+        let images = folder.images();
+        blocking(move || {
+            replaces
+                .iter()
+                .try_for_each(|old| output::remove_replaced(&images, &old.name, (old.bytes, old.digest)))
+        })
+        .await
+        .map_err(WorkError::Task)??;
+    }
     let published = queue.published(job, epoch).await;
     crash_point(CrashPoint::PublishedCommitted);
     match published {

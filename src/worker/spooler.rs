@@ -1,6 +1,8 @@
-//! Takes the images of one answer to disk. The decoder hands over small blocks in memory;
-//! they are written, digested and checked in large ones, off the async threads.
+//! Takes the images of one answer to disk. The decoder hands over small blocks in memory; they are
+//! collected in one large one, which is written, digested and checked off the async threads and
+//! then used again.
 
+use std::mem;
 use std::sync::Arc;
 
 use super::WorkError;
@@ -12,36 +14,76 @@ use crate::output::{SpoolDir, SpoolError, SpoolFile, SpooledPicture};
 /// Bytes that are held back before they are written.
 const BLOCK_BYTES: usize = 256 * 1024;
 
+/// The most that may be handed over between two calls of [`Spooler::flush_if_full`], so that the
+/// block never grows.
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
+
 /// The images of one answer on their way to disk.
 #[derive(Debug)]
 pub(super) struct Spooler {
     dir: Arc<SpoolDir>,
     attempt: AttemptId,
     files: Vec<SpoolFile>,
-    /// Blocks that are not written yet, with the number of their image.
-    held: Vec<(usize, Vec<u8>)>,
-    held_bytes: usize,
+    held: Held,
     image_bytes: u64,
+}
+
+/// What is not written yet. Its memory is used again after each write.
+#[derive(Debug, Default)]
+struct Held {
+    block: Vec<u8>,
+    /// Whose bytes they are: number of an image, and where in the block it stops.
+    images: Vec<(usize, usize)>,
 }
 
 impl ImageSink for Spooler {
     fn image(&mut self, number: usize, bytes: &[u8]) {
-        self.held_bytes += bytes.len();
         self.image_bytes += bytes.len() as u64;
-        match self.held.last_mut() {
-            Some((last, block)) if *last == number => block.extend_from_slice(bytes),
-            _ => {
-                let mut block = Vec::with_capacity(bytes.len().max(BLOCK_BYTES / 4));
-                block.extend_from_slice(bytes);
-                self.held.push((number, block));
-            }
+        self.held.push(number, bytes);
+    }
+}
+
+impl Held {
+    fn push(&mut self, number: usize, bytes: &[u8]) {
+        if self.block.capacity() == 0 {
+            self.block.reserve_exact(BLOCK_BYTES);
         }
+        self.block.extend_from_slice(bytes);
+        let end = self.block.len();
+        match self.images.last_mut() {
+            Some((last, last_end)) if *last == number => *last_end = end,
+            _ => self.images.push((number, end)),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.block.len() + PIECE_BYTES > BLOCK_BYTES
+    }
+
+    /// Writes everything to `files`, which become as many as there are images.
+    fn write(
+        &mut self,
+        files: &mut Vec<SpoolFile>,
+        (dir, attempt): (&SpoolDir, AttemptId),
+    ) -> Result<(), SpoolError> {
+        let mut start = 0;
+        for (number, end) in self.images.drain(..) {
+            while files.len() <= number {
+                files.push(dir.file(&format!("{attempt}-{}", files.len() + 1))?);
+            }
+            if let Some(file) = files.get_mut(number) {
+                file.write(&self.block[start..end])?;
+            }
+            start = end;
+        }
+        self.block.clear();
+        Ok(())
     }
 }
 
 impl Spooler {
     pub(super) fn new(dir: Arc<SpoolDir>, attempt: AttemptId) -> Self {
-        Self { dir, attempt, files: Vec::new(), held: Vec::new(), held_bytes: 0, image_bytes: 0 }
+        Self { dir, attempt, files: Vec::new(), held: Held::default(), image_bytes: 0 }
     }
 
     /// Image bytes so far.
@@ -51,40 +93,20 @@ impl Spooler {
 
     /// How many images have begun.
     pub(super) fn images(&self) -> usize {
-        self.files.len().max(self.held.last().map_or(0, |(number, _)| number + 1))
+        self.files.len().max(self.held.images.last().map_or(0, |(number, _)| number + 1))
     }
 
     /// Writes what is held once it is worth it. Not cancel-safe: a dropped call loses the files,
     /// which then stay in the worker's folder until it is removed.
     pub(super) async fn flush_if_full(&mut self) -> Result<(), Trouble> {
-        if self.held_bytes < BLOCK_BYTES { Ok(()) } else { self.flush().await }
-    }
-
-    async fn flush(&mut self) -> Result<(), Trouble> {
-        let held = std::mem::take(&mut self.held);
-        self.held_bytes = 0;
-        if held.is_empty() {
+        if !self.held.is_full() {
             return Ok(());
         }
-        let mut files = std::mem::take(&mut self.files);
+        let (mut held, mut files) = (mem::take(&mut self.held), mem::take(&mut self.files));
         let (dir, attempt) = (Arc::clone(&self.dir), self.attempt);
-        self.files = on_disk(move || {
-            let written = held.into_iter().try_for_each(|(number, block)| {
-                while files.len() <= number {
-                    files.push(dir.file(&format!("{attempt}-{}", files.len() + 1))?);
-                }
-                files.get_mut(number).map_or(Ok(()), |file| file.write(&block))
-            });
-            match written {
-                Ok(()) => Ok(files),
-                // Nothing comes of them any more, and the disk may need the room.
-                Err(error) => {
-                    for file in files {
-                        drop(file.discard());
-                    }
-                    Err(error)
-                }
-            }
+        (self.held, self.files) = on_disk(move || match held.write(&mut files, (&dir, attempt)) {
+            Ok(()) => Ok((held, files)),
+            Err(error) => Err(given_up(files, error)),
         })
         .await?;
         Ok(())
@@ -93,13 +115,15 @@ impl Spooler {
     /// Makes the images with these numbers durable, in this order, and throws the rest away.
     /// `Ok(Err)` when one of them is not a whole picture.
     pub(super) async fn finish(
-        mut self,
+        self,
         wanted: Vec<usize>,
     ) -> Result<Result<Vec<SpooledPicture>, String>, Trouble> {
-        self.flush().await?;
-        let mut files: Vec<Option<SpoolFile>> = self.files.into_iter().map(Some).collect();
-        let dir = self.dir;
+        let Self { dir, attempt, mut files, mut held, .. } = self;
         on_disk(move || {
+            if let Err(error) = held.write(&mut files, (&dir, attempt)) {
+                return Err(given_up(files, error));
+            }
+            let mut files: Vec<Option<SpoolFile>> = files.into_iter().map(Some).collect();
             let mut pictures = Vec::new();
             let mut damage = None;
             for number in wanted {
@@ -117,6 +141,14 @@ impl Spooler {
         })
         .await
     }
+}
+
+/// Nothing comes of these files any more, and the disk may need the room.
+fn given_up(files: Vec<SpoolFile>, error: SpoolError) -> SpoolError {
+    for file in files {
+        drop(file.discard());
+    }
+    error
 }
 
 /// Why images cannot be written.

@@ -38,13 +38,41 @@ impl Base64 {
         self.out.capacity()
     }
 
+    /// Decodes letters from the front of `bytes` while they come in whole groups, and says how many
+    /// bytes were read. Where the image ends need not be known: a block with anything in it that is no
+    /// letter is refused as a whole and left to [`Base64::push`].
+    pub(super) fn push_front(&mut self, bytes: &[u8], emit: &mut impl FnMut(&[u8])) -> usize {
+        let missing = (4 - self.carried) % 4;
+        if self.padding > 0 || bytes.len() < missing {
+            return 0;
+        }
+        let (group, mut rest) = bytes.split_at(missing);
+        if !group.iter().all(|&letter| value_of(letter).is_some())
+            || self.letter_by_letter(group, emit).is_err()
+        {
+            return 0;
+        }
+        while rest.len() >= 4 {
+            let (block, tail) = rest.split_at(rest.len().min(BLOCK_LETTERS) / 4 * 4);
+            if !self.whole_block(block, emit) {
+                break;
+            }
+            rest = tail;
+        }
+        bytes.len() - rest.len()
+    }
+
     /// Decodes `letters`; every group before a bad letter is still handed to `emit`, so the
     /// outcome does not depend on where the input was split.
     pub(super) fn push(&mut self, letters: &[u8], emit: &mut impl FnMut(&[u8])) -> Result<(), BadBase64> {
         let mut rest = letters;
         while !rest.is_empty() {
             let aligned = self.carried == 0 && self.padding == 0 && rest.len() >= 4;
-            let length = if aligned { rest.len().min(BLOCK_LETTERS) / 4 * 4 } else { 1 };
+            let mut length = if aligned { rest.len().min(BLOCK_LETTERS) / 4 * 4 } else { 1 };
+            // The padded group goes alone, or the block that it ends would go letter by letter.
+            if length > 4 && rest[length - 1] == b'=' {
+                length -= 4;
+            }
             let (block, tail) = rest.split_at(length);
             if !(aligned && self.whole_block(block, emit)) {
                 self.letter_by_letter(block, emit)?;

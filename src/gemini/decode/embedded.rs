@@ -87,11 +87,27 @@ impl Embedded {
         if self.given_up {
             return Ok(Ok(()));
         }
-        self.letters += letters.len() as u64;
+        self.count(letters.len())?;
+        Ok(self.after_head(letters, sink))
+    }
+
+    /// Letters from the front of `bytes`, which may reach beyond the image; says how many were read.
+    /// None where anything but the bare body is at hand.
+    pub(super) fn push_front(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, DecodeError> {
+        if self.given_up || !matches!(self.head, Head::Body) {
+            return Ok(0);
+        }
+        let Self { base64, begun, images, .. } = self;
+        let read = base64.push_front(bytes, &mut |bytes| hand_over(bytes, begun, images, sink));
+        self.count(read).map(|()| read)
+    }
+
+    fn count(&mut self, letters: usize) -> Result<(), DecodeError> {
+        self.letters += letters as u64;
         if self.letters / 4 * 3 > self.limits.image_bytes_max {
             return Err(DecodeError::TooLarge { what: "size of an image", max: self.limits.image_bytes_max });
         }
-        Ok(self.after_head(letters, sink))
+        Ok(())
     }
 
     fn after_head(&mut self, letters: &[u8], sink: &mut impl Sink) -> Result<(), BadBase64> {

@@ -153,6 +153,8 @@ impl Framer {
         scanner: &mut Scanner,
         sink: &mut impl Sink,
     ) -> Result<usize, DecodeError> {
+        let letters = scanner.feed_image(rest, sink)?;
+        let rest = &rest[letters..];
         let end = memchr2(b'\n', b'\r', rest);
         let mut payload = &rest[..end.unwrap_or(rest.len())];
         while let Some(&byte) = payload.first() {
@@ -166,9 +168,9 @@ impl Framer {
                 break;
             }
         }
-        let Some(end) = end else { return Ok(rest.len()) };
+        let Some(end) = end else { return Ok(letters + rest.len()) };
         self.end_line(rest[end]);
-        Ok(end + 1)
+        Ok(letters + end + 1)
     }
 
     fn bare(
@@ -177,7 +179,8 @@ impl Framer {
         scanner: &mut Scanner,
         sink: &mut impl Sink,
     ) -> Result<usize, DecodeError> {
-        let read = scanner.feed(rest, sink)?;
+        let letters = scanner.feed_image(rest, sink)?;
+        let read = letters + scanner.feed(&rest[letters..], sink)?;
         if scanner.is_idle() {
             self.state = State::Line(0);
             self.blank_line = false;

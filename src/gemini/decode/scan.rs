@@ -134,6 +134,22 @@ impl Scanner {
         self.text.capacity() + self.image.buffered_bytes() + self.stack.capacity() * size_of::<Frame>()
     }
 
+    /// Reads letters from the front of `bytes` if an image is at hand, and says how many. Neither the
+    /// end of the string nor that of the line is looked for: what is no letter stops it. So the bulk of
+    /// an answer is gone over once, by the decoder of base64.
+    pub(super) fn feed_image(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, DecodeError> {
+        let (Mode::Image(escape) | Mode::TextImage(escape)) = self.mode else { return Ok(0) };
+        if escape.is_open() {
+            return Ok(0);
+        }
+        let read = self.image.push_front(bytes, sink)?;
+        #[cfg(test)]
+        {
+            self.scanned_bytes += read;
+        }
+        Ok(read)
+    }
+
     /// Reads until the object at hand is complete or `bytes` are used up, and says how many
     /// were read. The first byte of an object must be its `{`.
     pub(super) fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, DecodeError> {
