@@ -1,6 +1,6 @@
 //! Leasing due jobs and writing their intent.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::depend::list;
 use super::engine::Session;
@@ -130,7 +130,85 @@ impl Purse {
     }
 }
 
-pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Result<Claimed, QueueError> {
+/// Claims for all who ask; each has its own answer, in order. Those who ask for the same are served
+/// as one, and what that brings is dealt out in the order in which they asked.
+pub(super) async fn claim(
+    session: &mut Session,
+    requests: &[Box<ClaimRequest>],
+) -> Result<Vec<Result<Claimed, QueueError>>, QueueError> {
+    let mut answers: Vec<Result<Claimed, QueueError>> =
+        requests.iter().map(|_| Ok(Claimed::default())).collect();
+    let mut asked: Vec<usize> = (0..requests.len()).collect();
+    while let Some(first) = asked.first().copied() {
+        let (same, others): (Vec<usize>, Vec<usize>) =
+            asked.into_iter().partition(|&one| one == first || is_the_same(&requests[first], &requests[one]));
+        asked = others;
+        let together = together(requests, &same);
+        match claim_one(session, &together).await {
+            Ok(claimed) => deal(claimed, requests, &same, &mut answers),
+            // Found out before anything is written, so that nothing need be undone.
+            Err(QueueError::DeclaredDead(worker)) => {
+                for &one in &same {
+                    answers[one] = Err(QueueError::DeclaredDead(worker));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    crash_point(CrashPoint::ClaimWritten);
+    Ok(answers)
+}
+
+/// Whether two requests differ in nothing but how many jobs they ask for.
+fn is_the_same(one: &ClaimRequest, other: &ClaimRequest) -> bool {
+    let lanes = |request: &ClaimRequest| request.permits.len();
+    one.company == Company::Shared
+        && other.company == Company::Shared
+        && (one.worker, one.run, one.cost_max) == (other.worker, other.run, other.cost_max)
+        && one.scope == other.scope
+        && lanes(one) == lanes(other)
+        && (one.permits.iter().zip(&other.permits))
+            .all(|(one, other)| one.lane == other.lane && one.also_for == other.also_for)
+}
+
+/// One request for all that `same` ask for.
+fn together(requests: &[Box<ClaimRequest>], same: &[usize]) -> ClaimRequest {
+    let mut together = ClaimRequest::clone(&requests[same[0]]);
+    for &one in &same[1..] {
+        for (permits, more) in together.permits.iter_mut().zip(&requests[one].permits) {
+            permits.count = permits.count.saturating_add(more.count);
+        }
+    }
+    together
+}
+
+/// Gives everyone of `same` what they asked for, as far as it goes. Only who got less met the cap.
+fn deal(
+    claimed: Claimed,
+    requests: &[Box<ClaimRequest>],
+    same: &[usize],
+    answers: &mut [Result<Claimed, QueueError>],
+) {
+    let mut lanes: HashMap<LaneId, VecDeque<Claim>> = HashMap::new();
+    for claim in claimed.claims {
+        lanes.entry(claim.lane).or_default().push_back(claim);
+    }
+    for &one in same {
+        let mut mine = Claimed::default();
+        for permits in &requests[one].permits {
+            let count = usize::try_from(permits.count).unwrap_or(usize::MAX);
+            let got = lanes.get_mut(&permits.lane).map_or_else(VecDeque::new, |due| {
+                let rest = due.split_off(count.min(due.len()));
+                std::mem::replace(due, rest)
+            });
+            mine.capped |= claimed.capped && got.len() < count;
+            mine.claims.extend(got);
+        }
+        answers[one] = Ok(mine);
+    }
+}
+
+async fn claim_one(session: &mut Session, request: &ClaimRequest) -> Result<Claimed, QueueError> {
     let what = "claiming jobs";
     check_alive(session, request.worker).await?;
     let now = session.now();
@@ -149,7 +227,7 @@ pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Resul
         for model in std::iter::once(None).chain(permits.also_for.iter().map(Some)) {
             let left = count.saturating_sub(u32::try_from(due.len()).unwrap_or(u32::MAX));
             if left > 0 {
-                due.extend(due_of(session, (lane, model), left, &request).await?);
+                due.extend(due_of(session, (lane, model), left, request).await?);
             }
         }
         let mut jobs = Vec::with_capacity(due.len());
@@ -182,7 +260,6 @@ pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Resul
     if !all.is_empty() {
         claimed.claims = read(session, &list(&all)).await?;
     }
-    crash_point(CrashPoint::ClaimWritten);
     Ok(claimed)
 }
 

@@ -16,9 +16,9 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::fault::{Doing, located};
-use super::{publish, settle};
+use super::{claim, publish, settle};
 use crate::job::{Clock, Epoch, JobId};
-use crate::queue::{Publication, QueueError, Settlement};
+use crate::queue::{ClaimRequest, Claimed, Publication, QueueError, Settlement};
 
 /// Most commands in one transaction: bounds how long the first of them waits.
 const COMMANDS_PER_COMMIT_MAX: usize = 256;
@@ -123,9 +123,10 @@ where
 }
 
 enum Command {
-    /// Settlements and publications come from many executors at once and are worked off as sets.
+    /// Settlements, publications and claims come from many tasks at once and are worked off as sets.
     Settle(Box<Settlement>, Reply<Publication>),
     Published((JobId, Epoch), Reply<()>),
+    Claim(Box<ClaimRequest>, Reply<Claimed>),
     Work(Box<dyn Task>),
     Close,
 }
@@ -139,6 +140,7 @@ impl fmt::Debug for Command {
         f.write_str(match self {
             Self::Settle(..) => "Settle",
             Self::Published(..) => "Published",
+            Self::Claim(..) => "Claim",
             Self::Work(_) => "Work",
             Self::Close => "Close",
         })
@@ -164,6 +166,11 @@ impl Commands {
     pub(super) async fn published(&self, job: JobId, epoch: Epoch) -> Result<(), QueueError> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Published((job, epoch), reply), answer).await
+    }
+
+    pub(super) async fn claim(&self, request: ClaimRequest) -> Result<Claimed, QueueError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Claim(Box::new(request), reply), answer).await
     }
 
     /// Asks the engine to end after what is already waiting.
@@ -233,6 +240,7 @@ async fn end(session: Session) {
 struct Group {
     settle: Vec<(Box<Settlement>, Reply<Publication>)>,
     published: Vec<((JobId, Epoch), Reply<()>)>,
+    claim: Vec<(Box<ClaimRequest>, Reply<Claimed>)>,
     work: VecDeque<Box<dyn Task>>,
     len: usize,
     close: bool,
@@ -246,6 +254,7 @@ impl Group {
         match command {
             Command::Settle(settlement, reply) => self.settle.push((settlement, reply)),
             Command::Published(lease, reply) => self.published.push((lease, reply)),
+            Command::Claim(request, reply) => self.claim.push((request, reply)),
             Command::Work(work) => self.work.push_back(work),
             Command::Close => self.close = true,
         }
@@ -253,7 +262,7 @@ impl Group {
 
     /// Whether it only closes.
     fn is_empty(&self) -> bool {
-        self.settle.is_empty() && self.published.is_empty() && self.work.is_empty()
+        self.settle.is_empty() && self.published.is_empty() && self.claim.is_empty() && self.work.is_empty()
     }
 
     async fn commit(mut self, session: &mut Session) {
@@ -289,6 +298,9 @@ impl Group {
         for (_, reply) in self.published {
             drop(reply.send(Err(failure.clone())));
         }
+        for (_, reply) in self.claim {
+            drop(reply.send(Err(failure.clone())));
+        }
         for work in self.work {
             work.refuse(failure.clone());
         }
@@ -305,6 +317,8 @@ impl Group {
         let published = std::mem::take(&mut self.published);
         run_set(session, published, |session, items| Box::pin(publish::published(session, items)), held)
             .await?;
+        let claim = std::mem::take(&mut self.claim);
+        run_set(session, claim, |session, items| Box::pin(claim::claim(session, items)), held).await?;
         while let Some(work) = self.work.pop_front() {
             session.run("beginning a command", "SAVEPOINT command").await?;
             let answer = work.run(session).await;
