@@ -45,6 +45,7 @@ macro_rules! conformance_suite {
                 a_clock_that_goes_back_strands_no_snoozed_job
                 a_scope_hides_the_rest
                 the_cap_stops_claims
+                claims_that_come_at_once_are_dealt_out
                 the_cap_is_passed_only_by_what_was_in_flight
                 cancelling_reaches_a_running_job_by_its_heartbeat
                 retry_gives_fresh_allowances

@@ -4,11 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::job::{AttemptOutcome, JobState, Micros, Timestamp};
-use crate::queue::{Claim, Counters, Left, LostPolicy, Next, Permits, QueueError, Scope, Selection};
+use crate::queue::{
+    Claim, ClaimRequest, Counters, Left, LostPolicy, Next, Permits, QueueError, Scope, Selection,
+};
 
 use super::world::{Bench, RESERVED, World, job, jobs, key, lost, named, picture, settlement, stale};
 
@@ -143,6 +146,35 @@ pub(in crate::queue) async fn a_clock_that_goes_back_strands_no_snoozed_job(benc
     assert_eq!(world.queue.left(&Scope::default()).await.unwrap(), Left { ready: 1, ..Left::default() });
     assert_eq!(world.claim_one().await.name.as_str(), "a", "it would have waited for a day");
     assert!(!world.queue.heartbeat(world.worker).await.unwrap().declared_dead);
+}
+
+/// An engine may serve them as one: everyone gets what they asked for, as far as it goes.
+pub(in crate::queue) async fn claims_that_come_at_once_are_dealt_out(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    let names: Vec<String> = (0..20).map(|n| format!("j{n:02}")).collect();
+    world.load(names.iter().zip(0..).map(|(name, n)| job(name, n)).collect()).await;
+    let cap = Some(Micros(RESERVED.0 * 12));
+    let asked = [1_u32, 3, 1, 4, 2, 9];
+    let claimed = join_all(asked.iter().map(|&permits| {
+        let request = ClaimRequest { cost_max: cap, ..world.request(permits) };
+        world.claim_with(request)
+    }))
+    .await;
+    let mut all = HashSet::new();
+    for (claimed, asked) in claimed.iter().zip(asked) {
+        let got = u32::try_from(claimed.claims.len()).unwrap();
+        assert!(got <= asked, "{got} of {asked}");
+        assert_eq!(claimed.capped, got < asked, "only who got less met the cap");
+        all.extend(claimed.claims.iter().map(|claim| (claim.job, claim.epoch, claim.attempt)));
+    }
+    assert_eq!(all.len(), 12, "as many as the cap allows, each to one");
+
+    let dead = world.beside(bench).await;
+    dead.queue.rescue(&[dead.worker], world.worker, LostPolicy::Retry).await.unwrap();
+    let request = ClaimRequest { worker: dead.worker, ..world.request(1) };
+    let (of_dead, of_living) = tokio::join!(world.queue.claim(request), world.claim(2));
+    assert!(matches!(of_dead, Err(QueueError::DeclaredDead(worker)) if worker == dead.worker));
+    assert_eq!(of_living.len(), 2, "a dead neighbour spoils nothing");
 }
 
 /// Two processes and restarts, random prices of answers: whatever happens, a claim is made only while

@@ -1,13 +1,17 @@
 //! Leasing due jobs and writing their intent.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+
+use serde::Deserialize;
+use sqlx::sqlite::SqliteRow;
 
 use super::depend::list;
 use super::engine::Session;
-use super::fault::{Doing, count, get, narrow, parsed};
+use super::fault::{Doing, get};
 use super::stage;
 use crate::job::{
-    AttemptId, CrashPoint, Epoch, JobId, LaneId, Micros, ModelName, Reference, WorkerId, crash_point,
+    AttemptId, CrashPoint, Epoch, JobId, LaneId, MediaType, Micros, ModelName, Reference, WorkerId,
+    crash_point,
 };
 use crate::queue::{Claim, ClaimRequest, Claimed, Company, Counters, QueueError};
 
@@ -16,77 +20,88 @@ const TURN_ALONE: i64 = 2;
 
 const ALIVE: &str = "SELECT count(*) FROM worker WHERE worker = $1 AND ended_at IS NULL";
 
-/// $1 now. Reads the snoozed from the earliest on and stops at the first that is not due. A job that
-/// was snoozed in what is now the future is due too: the clock went back, nobody knows how far.
+/// $1 now, $2 worker. Reads the snoozed from the earliest on and stops at the first that is not due. A job that
+/// was snoozed in what is now the future is due too: the clock went back, nobody knows how far. Answers
+/// whether the worker may hold leases.
 pub(super) const PROMOTE_DUE: &str = "
 UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND available_at <= $1;
-UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND snoozed_at > $1";
+UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND snoozed_at > $1;
+SELECT count(*) FROM worker WHERE worker = $2 AND ended_at IS NULL";
 
 /// $1 batch, $2 lane, $3 permits, $4 glob, $5 and $6 first and last turn. Reads the head of the index,
-/// in its order.
+/// in its order. All in one row, here as in the other statements of a job's way: each row that comes
+/// from the connection's thread may wake the engine's by itself, which costs more than the row.
 pub(super) const DUE: &str = "
+SELECT json_group_array(json_array(job, reservation)) FROM (
 SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_ready
 WHERE batch = $1 AND model = (SELECT model FROM lane WHERE lane = $2) AND state = 'pending' AND ready = 1
   AND turn BETWEEN $5 AND $6 AND ($4 IS NULL OR name GLOB $4)
-ORDER BY turn, priority DESC, ordinal LIMIT $3";
+ORDER BY turn, priority DESC, ordinal LIMIT $3)";
 
 /// As [`DUE`] for a lane that stands in for the model $7: jobs that name its own among their fallbacks.
 pub(super) const DUE_ELSEWHERE: &str = "
+SELECT json_group_array(json_array(job, reservation)) FROM (
 SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_ready_elsewhere
 WHERE batch = $1 AND model = $7 AND state = 'pending' AND ready = 1 AND fallbacks IS NOT NULL
   AND (SELECT model FROM lane WHERE lane = $2) IN (SELECT value FROM json_each(fallbacks))
   AND turn BETWEEN $5 AND $6 AND ($4 IS NULL OR name GLOB $4)
-ORDER BY turn, priority DESC, ordinal LIMIT $3";
+ORDER BY turn, priority DESC, ordinal LIMIT $3)";
 
 /// As [`DUE_ELSEWHERE`] for a pilot of the first $8 jobs.
 pub(super) const DUE_ELSEWHERE_FIRST: &str = "
+SELECT json_group_array(json_array(job, reservation)) FROM (
 SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_listed
 WHERE batch = $1 AND in_manifest = 1 AND ordinal < $8
   AND model = $7 AND state = 'pending' AND ready = 1 AND fallbacks IS NOT NULL
   AND (SELECT model FROM lane WHERE lane = $2) IN (SELECT value FROM json_each(fallbacks))
   AND turn BETWEEN $5 AND $6 AND ($4 IS NULL OR name GLOB $4)
-ORDER BY turn, priority DESC, ordinal LIMIT $3";
+ORDER BY turn, priority DESC, ordinal LIMIT $3)";
 
 /// As [`DUE`] for a pilot of the first $7 jobs, whose cost is that of the pilot: the index of
 /// ready jobs would have to be read to its end once the pilot's are done.
 pub(super) const DUE_FIRST: &str = "
+SELECT json_group_array(json_array(job, reservation)) FROM (
 SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_listed
 WHERE batch = $1 AND in_manifest = 1 AND ordinal < $7
   AND model = (SELECT model FROM lane WHERE lane = $2) AND state = 'pending' AND ready = 1
   AND turn BETWEEN $5 AND $6 AND ($4 IS NULL OR name GLOB $4)
-ORDER BY turn, priority DESC, ordinal LIMIT $3";
+ORDER BY turn, priority DESC, ordinal LIMIT $3)";
 
 const AT_MOST: &str = "SELECT coalesce(sum(cost_at_most), 0) FROM attempt_count";
 
 /// $1 how many numbers are taken.
 const EPOCHS: &str =
     "UPDATE sequence SET value = value + $1 WHERE name = 'epoch' RETURNING value - $1 AS last";
-const ATTEMPTS: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'attempt'), 0)";
+/// As [`EPOCHS`], with the last attempt.
+const NUMBERS: &str = "
+UPDATE sequence SET value = value + $1 WHERE name = 'epoch' RETURNING value - $1 AS epoch,
+    coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'attempt'), 0) AS attempt";
 
 /// $1 JSON array of jobs, $2 last epoch, $3 last attempt, $4 run, $5 lane, $6 worker, $7 now, $8 alone.
+/// Answers with the references of the leased jobs and with the jobs: arrays of [`LeasedReference`] and
+/// [`LeasedJob`].
 pub(super) const LEASE: &str = "
 INSERT INTO attempt (attempt, job, revision, run, lane, worker, epoch, alone, outcome, sent_at, cost_at_most)
 SELECT $3 + 1 + e.key, j.job, j.revision, $4, $5, $6, $2 + 1 + e.key, $8, 'sent', $7, coalesce(j.reservation, 0)
 FROM json_each($1) e CROSS JOIN job j WHERE j.job = e.value;
 UPDATE job SET state = 'running', worker = $6, epoch = $2 + 1 + e.key, attempt = $3 + 1 + e.key
-FROM json_each($1) e WHERE job.job = e.value";
-
-/// $1 JSON array of jobs.
-pub(super) const COLD: &str = "
-SELECT j.job, j.name, j.epoch, j.attempt, j.transient, j.no_image, j.lost, j.reservation,
-       d.output, d.stream, r.spec, a.lane, l.model, a.alone
-FROM json_each($1) e CROSS JOIN job j CROSS JOIN job_detail d CROSS JOIN revision r CROSS JOIN attempt a
-     CROSS JOIN lane l
-WHERE j.job = e.value AND d.job = j.job AND r.job = j.job AND r.n = j.revision AND a.attempt = j.attempt
-  AND l.lane = a.lane
-ORDER BY e.key";
-
-/// $1 JSON array of jobs.
-pub(super) const REFERENCES: &str = "
-SELECT f.job, f.source, f.digest, f.bytes, f.media
-FROM json_each($1) e CROSS JOIN job j CROSS JOIN reference f
-WHERE j.job = e.value AND f.job = j.job AND f.n = j.revision
-ORDER BY f.job, f.position";
+FROM json_each($1) e WHERE job.job = e.value;
+SELECT
+    (SELECT json_group_array(json_array(f.job, f.source, f.digest, f.bytes, f.media))
+     FROM (SELECT r.job, r.source, r.digest, r.bytes, r.media
+           FROM json_each($1) e CROSS JOIN job j CROSS JOIN reference r
+           WHERE j.job = e.value AND r.job = j.job AND r.n = j.revision
+           ORDER BY r.job, r.position) f) AS refs,
+    (SELECT json_group_array(json_array(
+        c.job, c.name, c.epoch, c.attempt, c.transient, c.no_image, c.lost, c.reservation,
+        c.output, c.stream, c.spec, c.model, c.alone))
+     FROM (SELECT j.job, j.name, j.epoch, j.attempt, j.transient, j.no_image, j.lost, j.reservation,
+                  d.output, d.stream, r.spec, l.model, a.alone
+           FROM json_each($1) e CROSS JOIN job j CROSS JOIN job_detail d CROSS JOIN revision r
+                CROSS JOIN attempt a CROSS JOIN lane l
+           WHERE j.job = e.value AND d.job = j.job AND r.job = j.job AND r.n = j.revision
+             AND a.attempt = j.attempt AND l.lane = a.lane
+           ORDER BY e.key) c) AS jobs";
 
 /// Fails unless the worker may hold leases: what a dead one held would never be rescued.
 pub(super) async fn check_alive(session: &mut Session, worker: WorkerId) -> Result<(), QueueError> {
@@ -130,18 +145,98 @@ impl Purse {
     }
 }
 
-pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Result<Claimed, QueueError> {
+/// Claims for all who ask; each has its own answer, in order. Those who ask for the same are served
+/// as one, and what that brings is dealt out in the order in which they asked.
+pub(super) async fn claim(
+    session: &mut Session,
+    requests: &[Box<ClaimRequest>],
+) -> Result<Vec<Result<Claimed, QueueError>>, QueueError> {
+    let mut answers: Vec<Result<Claimed, QueueError>> =
+        requests.iter().map(|_| Ok(Claimed::default())).collect();
+    let mut asked: Vec<usize> = (0..requests.len()).collect();
+    while let Some(first) = asked.first().copied() {
+        let (same, others): (Vec<usize>, Vec<usize>) =
+            asked.into_iter().partition(|&one| one == first || is_the_same(&requests[first], &requests[one]));
+        asked = others;
+        let together = together(requests, &same);
+        match claim_one(session, &together).await {
+            Ok(claimed) => deal(claimed, requests, &same, &mut answers),
+            // Found out before anything is written, so that nothing need be undone.
+            Err(QueueError::DeclaredDead(worker)) => {
+                for &one in &same {
+                    answers[one] = Err(QueueError::DeclaredDead(worker));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    crash_point(CrashPoint::ClaimWritten);
+    Ok(answers)
+}
+
+/// Whether two requests differ in nothing but how many jobs they ask for.
+fn is_the_same(one: &ClaimRequest, other: &ClaimRequest) -> bool {
+    let lanes = |request: &ClaimRequest| request.permits.len();
+    one.company == Company::Shared
+        && other.company == Company::Shared
+        && (one.worker, one.run, one.cost_max) == (other.worker, other.run, other.cost_max)
+        && one.scope == other.scope
+        && lanes(one) == lanes(other)
+        && (one.permits.iter().zip(&other.permits))
+            .all(|(one, other)| one.lane == other.lane && one.also_for == other.also_for)
+}
+
+/// One request for all that `same` ask for.
+fn together(requests: &[Box<ClaimRequest>], same: &[usize]) -> ClaimRequest {
+    let mut together = ClaimRequest::clone(&requests[same[0]]);
+    for &one in &same[1..] {
+        for (permits, more) in together.permits.iter_mut().zip(&requests[one].permits) {
+            permits.count = permits.count.saturating_add(more.count);
+        }
+    }
+    together
+}
+
+/// Gives everyone of `same` what they asked for, as far as it goes. Only who got less met the cap.
+fn deal(
+    claimed: Claimed,
+    requests: &[Box<ClaimRequest>],
+    same: &[usize],
+    answers: &mut [Result<Claimed, QueueError>],
+) {
+    let mut lanes: HashMap<LaneId, VecDeque<Claim>> = HashMap::new();
+    for claim in claimed.claims {
+        lanes.entry(claim.lane).or_default().push_back(claim);
+    }
+    for &one in same {
+        let mut mine = Claimed::default();
+        for permits in &requests[one].permits {
+            let count = usize::try_from(permits.count).unwrap_or(usize::MAX);
+            let got = lanes.get_mut(&permits.lane).map_or_else(VecDeque::new, |due| {
+                let rest = due.split_off(count.min(due.len()));
+                std::mem::replace(due, rest)
+            });
+            mine.capped |= claimed.capped && got.len() < count;
+            mine.claims.extend(got);
+        }
+        answers[one] = Ok(mine);
+    }
+}
+
+async fn claim_one(session: &mut Session, request: &ClaimRequest) -> Result<Claimed, QueueError> {
     let what = "claiming jobs";
-    check_alive(session, request.worker).await?;
     let now = session.now();
-    sqlx::query(PROMOTE_DUE).bind(now).execute(&mut session.conn).await.doing(what)?;
+    let promote = sqlx::query_scalar(PROMOTE_DUE).bind(now).bind(request.worker.0);
+    let alive: i64 = promote.fetch_one(&mut session.conn).await.doing(what)?;
+    if alive == 0 {
+        return Err(QueueError::DeclaredDead(request.worker));
+    }
     let mut purse = Purse::open(session, request.cost_max).await?;
     let mut claimed = Claimed::default();
-    let mut all = Vec::new();
     for permits in &request.permits {
         let lane = permits.lane;
         let count = match request.company {
-            Company::Alone if !all.is_empty() => break,
+            Company::Alone if !claimed.claims.is_empty() => break,
             Company::Alone => 1.min(permits.count),
             Company::Shared => permits.count,
         };
@@ -149,7 +244,7 @@ pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Resul
         for model in std::iter::once(None).chain(permits.also_for.iter().map(Some)) {
             let left = count.saturating_sub(u32::try_from(due.len()).unwrap_or(u32::MAX));
             if left > 0 {
-                due.extend(due_of(session, (lane, model), left, &request).await?);
+                due.extend(due_of(session, (lane, model), left, request).await?);
             }
         }
         let mut jobs = Vec::with_capacity(due.len());
@@ -163,26 +258,22 @@ pub(super) async fn claim(session: &mut Session, request: ClaimRequest) -> Resul
         if jobs.is_empty() {
             continue;
         }
-        let epoch = epochs(session, jobs.len()).await?;
-        let attempt: i64 = sqlx::query_scalar(ATTEMPTS).fetch_one(&mut session.conn).await.doing(what)?;
-        sqlx::query(LEASE)
+        let count = super::fault::signed(jobs.len() as u64);
+        let last = sqlx::query(NUMBERS).bind(count).fetch_one(&mut session.conn).await.doing(what)?;
+        let leased = sqlx::query(LEASE)
             .bind(list(&jobs))
-            .bind(epoch)
-            .bind(attempt)
+            .bind(get::<i64>(&last, "epoch")?)
+            .bind(get::<i64>(&last, "attempt")?)
             .bind(request.run.0)
             .bind(lane.0)
             .bind(request.worker.0)
             .bind(now)
             .bind(request.company == Company::Alone)
-            .execute(&mut session.conn)
+            .fetch_one(&mut session.conn)
             .await
             .doing(what)?;
-        all.extend(jobs);
+        claimed.claims.extend(read(&leased, lane)?);
     }
-    if !all.is_empty() {
-        claimed.claims = read(session, &list(&all)).await?;
-    }
-    crash_point(CrashPoint::ClaimWritten);
     Ok(claimed)
 }
 
@@ -203,7 +294,8 @@ async fn due_of(
         Company::Shared => (0, TURN_ALONE - 1),
         Company::Alone => (TURN_ALONE, TURN_ALONE),
     };
-    let mut query = sqlx::query(sql).bind(session.batch).bind(lane.0).bind(count).bind(scope.glob.clone());
+    let mut query =
+        sqlx::query_scalar(sql).bind(session.batch).bind(lane.0).bind(count).bind(scope.glob.clone());
     query = query.bind(first).bind(last);
     if let Some(model) = instead_of {
         query = query.bind(model.as_str().to_owned());
@@ -211,55 +303,81 @@ async fn due_of(
     if let Some(first) = scope.first {
         query = query.bind(super::fault::signed(first));
     }
-    let rows = query.fetch_all(&mut session.conn).await.doing("looking for due jobs")?;
-    rows.iter().map(|row| Ok((get(row, "job")?, get(row, "reservation")?))).collect()
+    let due: String = query.fetch_one(&mut session.conn).await.doing("looking for due jobs")?;
+    stage::values("due jobs", &due)
 }
 
-/// Reads what the worker needs to send the jobs that were leased.
-async fn read(session: &mut Session, jobs: &str) -> Result<Vec<Claim>, QueueError> {
-    let what = "reading claimed jobs";
-    let rows = sqlx::query(REFERENCES).bind(jobs).fetch_all(&mut session.conn).await.doing(what)?;
+/// A reference in the answer of [`LEASE`], in the order of its columns.
+#[derive(Deserialize)]
+struct LeasedReference {
+    job: i64,
+    source: String,
+    digest: String,
+    bytes: u64,
+    media: String,
+}
+
+/// A job in the answer of [`LEASE`], in the order of its columns.
+#[derive(Deserialize)]
+struct LeasedJob {
+    job: i64,
+    name: String,
+    epoch: i64,
+    attempt: i64,
+    transient: u32,
+    no_image: u32,
+    lost: u32,
+    reservation: Option<i64>,
+    output: String,
+    stream: i64,
+    spec: String,
+    model: String,
+    alone: i64,
+}
+
+/// Reads what the worker needs to send the jobs that a lane has leased.
+fn read(leased: &SqliteRow, lane: LaneId) -> Result<Vec<Claim>, QueueError> {
     let mut references: HashMap<i64, Vec<Reference>> = HashMap::new();
-    for row in &rows {
-        let path: String = get(row, "source")?;
-        references.entry(get(row, "job")?).or_default().push(Reference {
-            path: path.into(),
-            digest: parsed(row, "digest")?,
-            bytes: count(row, "bytes")?,
-            media: media(row)?,
+    for one in stage::values::<LeasedReference>("reference", get(leased, "refs")?)? {
+        references.entry(one.job).or_default().push(Reference {
+            path: one.source.into(),
+            digest: one.digest.parse().map_err(|error| stage::broken("reference.digest", &error))?,
+            bytes: one.bytes,
+            media: media_of(&one.media)?,
         });
     }
-    let rows = sqlx::query(COLD).bind(jobs).fetch_all(&mut session.conn).await.doing(what)?;
-    rows.iter()
-        .map(|row| {
-            let job: i64 = get(row, "job")?;
-            let reservation: Option<i64> = get(row, "reservation")?;
-            let mut spec = stage::spec(get(row, "spec")?, references.remove(&job).unwrap_or_default())?;
-            // The one that stands in, where the job's own does not serve.
-            spec.model = parsed(row, "model")?;
-            Ok(Claim {
-                job: JobId(job),
-                name: parsed(row, "name")?,
-                epoch: Epoch(get(row, "epoch")?),
-                attempt: AttemptId(get(row, "attempt")?),
-                lane: LaneId(get(row, "lane")?),
-                spec,
-                stream: get(row, "stream")?,
-                output: parsed(row, "output")?,
-                counters: Counters {
-                    transient: narrow(row, "transient")?,
-                    no_image: narrow(row, "no_image")?,
-                    lost: narrow(row, "lost")?,
-                },
-                reservation: Micros(reservation.unwrap_or(0)),
-                company: if get(row, "alone")? { Company::Alone } else { Company::Shared },
-            })
-        })
-        .collect()
+    let jobs = stage::values::<LeasedJob>("job", get(leased, "jobs")?)?;
+    jobs.into_iter().map(|job| claim_of(job, lane, &mut references)).collect()
+}
+
+fn claim_of(
+    job: LeasedJob,
+    lane: LaneId,
+    references: &mut HashMap<i64, Vec<Reference>>,
+) -> Result<Claim, QueueError> {
+    let mut spec = stage::spec(&job.spec, references.remove(&job.job).unwrap_or_default())?;
+    // The one that stands in, where the job's own does not serve.
+    spec.model = job.model.parse().map_err(|error| stage::broken("lane.model", &error))?;
+    Ok(Claim {
+        job: JobId(job.job),
+        name: job.name.parse().map_err(|error| stage::broken("job.name", &error))?,
+        epoch: Epoch(job.epoch),
+        attempt: AttemptId(job.attempt),
+        lane,
+        spec,
+        stream: job.stream != 0,
+        output: job.output.parse().map_err(|error| stage::broken("job_detail.output", &error))?,
+        counters: Counters { transient: job.transient, no_image: job.no_image, lost: job.lost },
+        reservation: Micros(job.reservation.unwrap_or(0)),
+        company: if job.alone != 0 { Company::Alone } else { Company::Shared },
+    })
 }
 
 /// Reads the format of a file.
-pub(super) fn media(row: &sqlx::sqlite::SqliteRow) -> Result<crate::job::MediaType, QueueError> {
-    let mime: &str = get(row, "media")?;
-    crate::job::MediaType::from_mime(mime).ok_or_else(|| stage::broken("media", &format!("`{mime}`")))
+pub(super) fn media(row: &SqliteRow) -> Result<MediaType, QueueError> {
+    media_of(get(row, "media")?)
+}
+
+fn media_of(mime: &str) -> Result<MediaType, QueueError> {
+    MediaType::from_mime(mime).ok_or_else(|| stage::broken("media", &format!("`{mime}`")))
 }

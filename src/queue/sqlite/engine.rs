@@ -16,9 +16,9 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::fault::{Doing, located};
-use super::{publish, settle};
+use super::{claim, publish, settle};
 use crate::job::{Clock, Epoch, JobId};
-use crate::queue::{Publication, QueueError, Settlement};
+use crate::queue::{ClaimRequest, Claimed, Publication, QueueError, Settlement};
 
 /// Most commands in one transaction: bounds how long the first of them waits.
 const COMMANDS_PER_COMMIT_MAX: usize = 256;
@@ -123,9 +123,10 @@ where
 }
 
 enum Command {
-    /// Settlements and publications come from many executors at once and are worked off as sets.
+    /// Settlements, publications and claims come from many tasks at once and are worked off as sets.
     Settle(Box<Settlement>, Reply<Publication>),
     Published((JobId, Epoch), Reply<()>),
+    Claim(Box<ClaimRequest>, Reply<Claimed>),
     Work(Box<dyn Task>),
     Close,
 }
@@ -139,6 +140,7 @@ impl fmt::Debug for Command {
         f.write_str(match self {
             Self::Settle(..) => "Settle",
             Self::Published(..) => "Published",
+            Self::Claim(..) => "Claim",
             Self::Work(_) => "Work",
             Self::Close => "Close",
         })
@@ -164,6 +166,11 @@ impl Commands {
     pub(super) async fn published(&self, job: JobId, epoch: Epoch) -> Result<(), QueueError> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Published((job, epoch), reply), answer).await
+    }
+
+    pub(super) async fn claim(&self, request: ClaimRequest) -> Result<Claimed, QueueError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Claim(Box::new(request), reply), answer).await
     }
 
     /// Asks the engine to end after what is already waiting.
@@ -228,14 +235,109 @@ async fn end(session: Session) {
     }
 }
 
+/// Commands that are worked off together, each with its caller.
+struct Set<I, T> {
+    items: Vec<I>,
+    replies: Vec<Reply<T>>,
+}
+
+impl<I, T> Default for Set<I, T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), replies: Vec::new() }
+    }
+}
+
+impl<I, T> Set<I, T> {
+    fn push(&mut self, item: I, reply: Reply<T>) {
+        self.items.push(item);
+        self.replies.push(reply);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    fn answer(self, results: Vec<Result<T, QueueError>>, session: &Session) {
+        for (reply, result) in self.replies.into_iter().zip(results) {
+            // A caller that has gone away does not want to know.
+            drop(reply.send(result.map_err(|error| located(error, &session.path))));
+        }
+    }
+
+    fn refuse(self, failure: &QueueError) {
+        for reply in self.replies {
+            drop(reply.send(Err(failure.clone())));
+        }
+    }
+}
+
+/// The sets of one transaction, in the order in which they are worked off.
+#[derive(Default)]
+struct Sets {
+    settle: Set<Box<Settlement>, Publication>,
+    published: Set<(JobId, Epoch), ()>,
+    claim: Set<Box<ClaimRequest>, Claimed>,
+}
+
 /// The commands of one transaction.
 #[derive(Default)]
 struct Group {
-    settle: Vec<(Box<Settlement>, Reply<Publication>)>,
-    published: Vec<((JobId, Epoch), Reply<()>)>,
+    sets: Sets,
     work: VecDeque<Box<dyn Task>>,
     len: usize,
     close: bool,
+}
+
+/// What became of the sets of a group.
+type Done =
+    (Vec<Result<Publication, QueueError>>, Vec<Result<(), QueueError>>, Vec<Result<Claimed, QueueError>>);
+
+impl Sets {
+    fn is_empty(&self) -> bool {
+        self.settle.is_empty() && self.published.is_empty() && self.claim.is_empty()
+    }
+
+    /// Works off all of them; an error means that nothing of it holds.
+    async fn run(&self, session: &mut Session) -> Result<Done, QueueError> {
+        let mut done = Done::default();
+        if !self.settle.is_empty() {
+            done.0 = settle::settle(session, &self.settle.items).await?;
+        }
+        if !self.published.is_empty() {
+            done.1 = publish::published(session, &self.published.items).await?;
+        }
+        if !self.claim.is_empty() {
+            done.2 = claim::claim(session, &self.claim.items).await?;
+        }
+        Ok(done)
+    }
+
+    /// As `run`, with a savepoint for each: what fails is undone alone. Takes what it has begun with.
+    async fn run_apart(
+        &mut self,
+        session: &mut Session,
+        held: &mut Vec<Box<dyn Answer>>,
+    ) -> Result<(), QueueError> {
+        let settle = std::mem::take(&mut self.settle);
+        run_set(session, settle, |session, items| Box::pin(settle::settle(session, items)), held).await?;
+        let published = std::mem::take(&mut self.published);
+        run_set(session, published, |session, items| Box::pin(publish::published(session, items)), held)
+            .await?;
+        let claim = std::mem::take(&mut self.claim);
+        run_set(session, claim, |session, items| Box::pin(claim::claim(session, items)), held).await
+    }
+
+    fn answer(self, (settle, published, claim): Done, session: &Session) {
+        self.settle.answer(settle, session);
+        self.published.answer(published, session);
+        self.claim.answer(claim, session);
+    }
+
+    fn refuse(self, failure: &QueueError) {
+        self.settle.refuse(failure);
+        self.published.refuse(failure);
+        self.claim.refuse(failure);
+    }
 }
 
 impl Group {
@@ -244,8 +346,9 @@ impl Group {
     fn push(&mut self, command: Command) {
         self.len += 1;
         match command {
-            Command::Settle(settlement, reply) => self.settle.push((settlement, reply)),
-            Command::Published(lease, reply) => self.published.push((lease, reply)),
+            Command::Settle(settlement, reply) => self.sets.settle.push(settlement, reply),
+            Command::Published(lease, reply) => self.sets.published.push(lease, reply),
+            Command::Claim(request, reply) => self.sets.claim.push(request, reply),
             Command::Work(work) => self.work.push_back(work),
             Command::Close => self.close = true,
         }
@@ -253,23 +356,44 @@ impl Group {
 
     /// Whether it only closes.
     fn is_empty(&self) -> bool {
-        self.settle.is_empty() && self.published.is_empty() && self.work.is_empty()
+        self.sets.is_empty() && self.work.is_empty()
     }
 
-    async fn commit(mut self, session: &mut Session) {
-        let begun = session.run("beginning a transaction", "BEGIN IMMEDIATE").await;
-        let mut held = Vec::with_capacity(self.len);
-        let mut outcome = begun;
-        if outcome.is_ok() {
-            outcome = self.run(session, &mut held).await;
+    async fn commit(self, session: &mut Session) {
+        if let Err(error) = session.run(BEGINNING, BEGIN).await {
+            return self.refuse(&located(error, &session.path));
         }
+        if !self.work.is_empty() {
+            return self.commit_apart(session).await;
+        }
+        // Sets can be run once more, so that they need no savepoints, which are hops, until one fails.
+        match self.sets.run(session).await {
+            Ok(done) => match session.run(COMMITTING, COMMIT).await {
+                Ok(()) => self.sets.answer(done, session),
+                Err(error) => {
+                    roll_back(session, &error).await;
+                    self.refuse(&located(error, &session.path));
+                }
+            },
+            Err(error) => {
+                roll_back(session, &error).await;
+                match session.run(BEGINNING, BEGIN).await {
+                    Ok(()) => self.commit_apart(session).await,
+                    Err(error) => self.refuse(&located(error, &session.path)),
+                }
+            }
+        }
+    }
+
+    /// In the transaction that was begun, each with a savepoint of its own.
+    async fn commit_apart(mut self, session: &mut Session) {
+        let mut held = Vec::with_capacity(self.len);
+        let mut outcome = self.run_apart(session, &mut held).await;
         if outcome.is_ok() {
-            outcome = session.run("committing", "COMMIT").await;
+            outcome = session.run(COMMITTING, COMMIT).await;
         }
         if let Err(error) = &outcome {
-            tracing::debug!(%error, "a transaction of the queue failed");
-            // It may be gone already: SQLite ends it itself on a full disk.
-            drop(session.run("rolling back", "ROLLBACK").await);
+            roll_back(session, error).await;
         }
         let failure = outcome.err();
         for answer in held {
@@ -280,31 +404,13 @@ impl Group {
         self.refuse(&failure.map_or(QueueError::Closed, |error| located(error, &session.path)));
     }
 
-    /// Answers what was not run, since the transaction could not begin or was lost before. Nothing
-    /// is left when all went well.
-    fn refuse(self, failure: &QueueError) {
-        for (_, reply) in self.settle {
-            drop(reply.send(Err(failure.clone())));
-        }
-        for (_, reply) in self.published {
-            drop(reply.send(Err(failure.clone())));
-        }
-        for work in self.work {
-            work.refuse(failure.clone());
-        }
-    }
-
     /// Runs everything; an error means that the transaction as a whole is lost.
-    async fn run(
+    async fn run_apart(
         &mut self,
         session: &mut Session,
         held: &mut Vec<Box<dyn Answer>>,
     ) -> Result<(), QueueError> {
-        let settle = std::mem::take(&mut self.settle);
-        run_set(session, settle, |session, items| Box::pin(settle::settle(session, items)), held).await?;
-        let published = std::mem::take(&mut self.published);
-        run_set(session, published, |session, items| Box::pin(publish::published(session, items)), held)
-            .await?;
+        self.sets.run_apart(session, held).await?;
         while let Some(work) = self.work.pop_front() {
             session.run("beginning a command", "SAVEPOINT command").await?;
             let answer = work.run(session).await;
@@ -314,6 +420,26 @@ impl Group {
         }
         Ok(())
     }
+
+    /// Answers what was not run, since the transaction could not begin or was lost before. Nothing
+    /// is left when all went well.
+    fn refuse(self, failure: &QueueError) {
+        self.sets.refuse(failure);
+        for work in self.work {
+            work.refuse(failure.clone());
+        }
+    }
+}
+
+const BEGIN: &str = "BEGIN IMMEDIATE";
+const BEGINNING: &str = "beginning a transaction";
+const COMMIT: &str = "COMMIT";
+const COMMITTING: &str = "committing";
+
+async fn roll_back(session: &mut Session, error: &QueueError) {
+    tracing::debug!(%error, "a transaction of the queue failed");
+    // It may be gone already: SQLite ends it itself on a full disk.
+    drop(session.run("rolling back", "ROLLBACK").await);
 }
 
 async fn release(session: &mut Session, fine: bool) -> Result<(), QueueError> {
@@ -328,7 +454,7 @@ async fn release(session: &mut Session, fine: bool) -> Result<(), QueueError> {
 /// that one poisoned command does not fail its neighbours.
 async fn run_set<I, T, F>(
     session: &mut Session,
-    commands: Vec<(I, Reply<T>)>,
+    set: Set<I, T>,
     run: F,
     held: &mut Vec<Box<dyn Answer>>,
 ) -> Result<(), QueueError>
@@ -338,10 +464,10 @@ where
     F: for<'s> Fn(&'s mut Session, &'s [I]) -> BoxFuture<'s, Result<Vec<Result<T, QueueError>>, QueueError>>
         + Send,
 {
-    if commands.is_empty() {
+    if set.is_empty() {
         return Ok(());
     }
-    let (items, replies): (Vec<I>, Vec<Reply<T>>) = commands.into_iter().unzip();
+    let Set { items, replies } = set;
     let mut replies = replies.into_iter();
     let done = try_set(session, &items, run, |result| {
         if let Some(reply) = replies.next() {

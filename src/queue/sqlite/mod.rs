@@ -10,6 +10,8 @@
 //! them leaves a number out, sqlx 0.9 counts `?` parameters wrongly from there on.
 
 mod claim;
+#[cfg(test)]
+mod cost_tests;
 mod depend;
 mod engine;
 mod fault;
@@ -155,7 +157,7 @@ impl Queue for SqliteQueue {
     }
 
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, QueueError> {
-        self.write(|session| Box::pin(claim::claim(session, request))).await
+        self.commands.claim(request).await
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<Publication, QueueError> {

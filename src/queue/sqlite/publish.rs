@@ -15,8 +15,6 @@ use super::stage;
 use crate::job::{CrashPoint, Epoch, JobId, OutputId, OutputName, crash_point};
 use crate::queue::{OldOutput, OutputMove, PlannedOutput, Publication, QueueError};
 
-const OUTPUTS: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'output'), 0)";
-
 /// $1 JSON array of jobs.
 pub(super) const STANDING: &str = "
 SELECT o.job, o.name, o.bytes, o.sha256 FROM json_each($1) e CROSS JOIN output o
@@ -31,16 +29,16 @@ const IN_SPOOL: &str = "
 SELECT o.spool FROM job j INDEXED BY job_leased CROSS JOIN output o
 WHERE j.state = 'running' AND o.job = j.job AND o.status = 'planned'";
 
-/// Strikes off what is not leased as it says or has nothing to publish.
-pub(super) const FENCE: &str = "
+/// Strikes off what is not leased as it says or has nothing to publish; the rest is answered and
+/// published. What was replaced is forgotten. A job that was described anew meanwhile is to be made
+/// again.
+pub(super) const PUBLISH: &str = "
 DELETE FROM temp.placed WHERE NOT EXISTS (
     SELECT 1 FROM job j CROSS JOIN output o
     WHERE j.job = placed.job AND j.epoch = placed.epoch AND j.state = 'running'
       AND o.job = j.job AND o.status = 'planned');
-SELECT slot, job, EXISTS (SELECT 1 FROM dependency) AS needed FROM temp.placed";
+SELECT json_group_array(slot) AS fine, EXISTS (SELECT 1 FROM dependency) AS needed FROM temp.placed;
 
-/// What was replaced is forgotten. A job that was described anew meanwhile is to be made again.
-pub(super) const PUBLISH: &str = "
 DELETE FROM output WHERE status = 'published' AND job IN (SELECT job FROM temp.placed);
 UPDATE output SET status = 'published', spool = NULL
 WHERE status = 'planned' AND job IN (SELECT job FROM temp.placed);
@@ -137,13 +135,13 @@ impl Row for OutputValues<'_> {
 /// A planned file as [`Publication::files`] has it.
 type PlannedFile = (OutputId, String, PlannedOutput);
 
-/// Records planned files; answers with the slot of each.
+/// Records planned files behind the `last` output; answers with the slot of each.
 pub(super) async fn plan(
     session: &mut Session,
+    last: i64,
     plans: Vec<Plan<'_>>,
 ) -> Result<Vec<(usize, PlannedFile)>, QueueError> {
     let what = "planning files";
-    let last: i64 = sqlx::query_scalar(OUTPUTS).fetch_one(&mut session.conn).await.doing(what)?;
     let batch = session.batch;
     let mut files = Vec::with_capacity(plans.len());
     let mut values = Vec::with_capacity(plans.len());
@@ -248,21 +246,20 @@ pub(super) async fn published(
 ) -> Result<Vec<Result<(), QueueError>>, QueueError> {
     let what = "publishing files";
     let placed = leases.iter().enumerate().map(|(slot, lease)| Placed(slot, *lease)).collect();
-    rows::insert(&mut session.conn, what, placed).await?;
-    let rows = sqlx::query(FENCE).fetch_all(&mut session.conn).await.doing(what)?;
+    let rows = rows::insert_then(&mut session.conn, what, placed, PUBLISH).await?;
     let mut answers: Vec<Result<(), QueueError>> =
         leases.iter().map(|(job, _)| Err(QueueError::LeaseLost { job: *job })).collect();
-    let mut jobs = Vec::with_capacity(rows.len());
+    let mut jobs = Vec::new();
     let mut needed = false;
-    for row in &rows {
+    if let Some(row) = rows.first() {
         needed = get(row, "needed")?;
-        let slot: i64 = get(row, "slot")?;
-        if let Some(answer) = usize::try_from(slot).ok().and_then(|slot| answers.get_mut(slot)) {
-            *answer = Ok(());
+        for slot in stage::values::<usize>("published files", get(row, "fine")?)? {
+            if let (Some(answer), Some((job, _))) = (answers.get_mut(slot), leases.get(slot)) {
+                *answer = Ok(());
+                jobs.push(job.0);
+            }
         }
-        jobs.push(get(row, "job")?);
     }
-    session.run(what, PUBLISH).await?;
     if needed {
         depend::promote(session, &jobs).await?;
     }

@@ -24,6 +24,12 @@ WHERE batch = $1 AND in_manifest = $2 AND (ordinal, job) > ($3, $4)
   AND ($6 < 0 OR (in_manifest = 1 AND ordinal < $6)) AND ($7 IS NULL OR name GLOB $7)
 ORDER BY ordinal, job LIMIT $8";
 
+/// $1 batch, $2 JSON array of states. From the counters: looking for jobs in a state that none has
+/// would read the whole batch.
+const ANY_IN_STATE: &str = "
+SELECT EXISTS (SELECT 1 FROM job_count
+               WHERE batch = $1 AND n > 0 AND state IN (SELECT value FROM json_each($2)))";
+
 /// $1 JSON array of jobs, as in the rest.
 const JOBS: &str = "
 SELECT j.job, j.name, j.ordinal, j.in_manifest, j.state, j.revision, j.ready, j.available_at, j.model,
@@ -77,6 +83,12 @@ pub(super) async fn jobs(
     (after, limit): (Option<Cursor>, u32),
 ) -> Result<Vec<JobRow>, QueueError> {
     let states = if filter.states.is_empty() { None } else { Some(person::states(&filter.states)?) };
+    if let Some(states) = &states {
+        let any = sqlx::query_scalar(ANY_IN_STATE).bind(batch).bind(states.clone());
+        if !any.fetch_one(&mut *conn).await.doing("listing jobs")? {
+            return Ok(Vec::new());
+        }
+    }
     let (mut left, mut ordinal, mut job) = (false, -1, -1);
     if let Some(cursor) = after {
         (left, ordinal, job) = (cursor.left, signed(cursor.ordinal), cursor.job.0);

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use sqlx::sqlite::SqliteArguments;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, SqliteConnection, Type};
 
 use super::fault::Doing;
@@ -56,6 +56,17 @@ pub(super) async fn insert<R: Row>(
     what: &'static str,
     rows: Vec<R>,
 ) -> Result<(), QueueError> {
+    insert_then(conn, what, rows, "").await.map(drop)
+}
+
+/// As [`insert`], and runs `then` in the same hop as the last rows; answers with what it returns. It
+/// takes no parameters: what it needs is in the rows.
+pub(super) async fn insert_then<R: Row>(
+    conn: &mut SqliteConnection,
+    what: &'static str,
+    rows: Vec<R>,
+    then: &'static str,
+) -> Result<Vec<SqliteRow>, QueueError> {
     let mut left = rows.len();
     let mut rows = rows.into_iter();
     let mut size = ROWS_MAX;
@@ -69,23 +80,31 @@ pub(super) async fn insert<R: Row>(
             size /= 2;
             text = None;
         }
-        let sql = text.get_or_insert_with(|| statement::<R>(size)).clone();
+        let is_last = size == left && !then.is_empty();
         let mut values = Values::default();
         values.arguments.reserve(size * R::COLUMNS, 0);
         rows.by_ref().take(size).for_each(|row| row.values(&mut values));
         let arguments = values.finish().doing(what)?;
+        if is_last {
+            let sql = AssertSqlSafe(statement::<R>(size, then));
+            return sqlx::query_with(sql, arguments).fetch_all(&mut *conn).await.doing(what);
+        }
+        let sql = text.get_or_insert_with(|| statement::<R>(size, "")).clone();
         sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut *conn).await.doing(what)?;
         left -= size;
     }
-    Ok(())
+    Ok(Vec::new())
 }
 
-fn statement<R: Row>(rows: usize) -> Arc<str> {
+fn statement<R: Row>(rows: usize, then: &str) -> Arc<str> {
     let row = format!("({})", vec!["?"; R::COLUMNS].join(","));
     let mut sql = format!("{} VALUES {row}", R::HEAD);
     for _ in 1..rows {
         // Writing to a String cannot fail.
         let _ = write!(sql, ",{row}");
+    }
+    if !then.is_empty() {
+        let _ = write!(sql, ";{then}");
     }
     sql.into()
 }

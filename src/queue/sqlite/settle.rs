@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::depend;
 use super::engine::Session;
-use super::fault::{Doing, get, signed};
+use super::fault::{get, signed};
 use super::names::{self, Wanted};
 use super::publish;
 use super::rows::{self, Row, Values};
@@ -13,17 +13,20 @@ use crate::job::{AttemptOutcome, CrashPoint, crash_point};
 use crate::queue::{Next, PlannedOutput, Publication, QueueError, Settlement};
 
 /// What does not match job, epoch, `running` and an attempt under way is struck off; what is left
-/// may be settled. Two settlements of one lease: the second never got onto the list.
-pub(super) const FENCE: &str = "
+/// may be settled, is answered, and is. Two settlements of one lease: the second never got onto the list.
+///
+/// An allowance is used up only by an attempt of the present revision. A job whose description
+/// changed meanwhile is pending whatever its attempt says.
+pub(super) const SETTLE: &str = "
 DELETE FROM temp.ending WHERE NOT EXISTS (
     SELECT 1 FROM job j CROSS JOIN attempt a
     WHERE j.job = ending.job AND j.epoch = ending.epoch AND j.state = 'running' AND j.attempt = ending.attempt
       AND a.attempt = ending.attempt AND a.outcome = 'sent');
-SELECT e.slot, e.job, d.output FROM temp.ending e CROSS JOIN job_detail d WHERE d.job = e.job";
+SELECT json_group_array(json_array(e.slot, d.output)) AS fine,
+       EXISTS (SELECT 1 FROM dependency) AS needed,
+       coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'output'), 0) AS last_output
+FROM temp.ending e CROSS JOIN job_detail d WHERE d.job = e.job;
 
-/// $1 now. An allowance is used up only by an attempt of the present revision. A job whose
-/// description changed meanwhile is pending whatever its attempt says.
-pub(super) const SETTLE: &str = "
 UPDATE job SET
     transient = transient + (e.outcome = 'transient'),
     no_image  = no_image + (e.outcome = 'no_image'),
@@ -38,13 +41,13 @@ UPDATE job SET
                  WHEN job.revision <> a.revision OR e.next IN ('retry', 'spare') THEN 'pending'
                  ELSE e.next END,
     ready = NOT (e.next IN ('retry', 'spare') AND e.delay_ms > 0),
-    available_at = iif(e.next IN ('retry', 'spare'), $1 + e.delay_ms, 0), snoozed_at = $1,
+    available_at = iif(e.next IN ('retry', 'spare'), e.now + e.delay_ms, 0), snoozed_at = e.now,
     worker = NULL, epoch = NULL, attempt = NULL
 FROM temp.ending e CROSS JOIN attempt a
 WHERE e.next <> 'publish' AND a.attempt = e.attempt AND job.job = e.job;
 
 UPDATE attempt SET
-    outcome = e.outcome, ended_at = $1, http_status = e.http_status, error_code = e.error_code,
+    outcome = e.outcome, ended_at = e.now, http_status = e.http_status, error_code = e.error_code,
     error = e.error, note = e.note, finish_reason = e.finish_reason, response_id = e.response_id,
     caption = e.caption, prompt_tokens = e.prompt_tokens, candidates_tokens = e.candidates_tokens,
     image_tokens = e.image_tokens, thoughts_tokens = e.thoughts_tokens, total_tokens = e.total_tokens,
@@ -54,17 +57,18 @@ FROM temp.ending e WHERE attempt.attempt = e.attempt;
 
 DELETE FROM temp.ending";
 
-struct Ending<'s>(usize, &'s Settlement);
+/// Its place in the set, now, and what is settled.
+struct Ending<'s>(usize, i64, &'s Settlement);
 
 impl Row for Ending<'_> {
-    const HEAD: &'static str = "INSERT OR IGNORE INTO temp.ending (slot, job, epoch, attempt, outcome, next, \
+    const HEAD: &'static str = "INSERT OR IGNORE INTO temp.ending (slot, now, job, epoch, attempt, outcome, next, \
         delay_ms, http_status, error_code, error, note, finish_reason, response_id, caption, prompt_tokens, \
         candidates_tokens, image_tokens, thoughts_tokens, total_tokens, bytes, first_byte_ms, total_ms, cost, \
         cost_at_most)";
-    const COLUMNS: usize = 24;
+    const COLUMNS: usize = 25;
 
     fn values(self, to: &mut Values) {
-        let Self(slot, settlement) = self;
+        let Self(slot, now, settlement) = self;
         let facts = &settlement.facts;
         let (next, delay_ms) = match &settlement.next {
             Next::Publish(_) => ("publish", 0),
@@ -75,6 +79,7 @@ impl Row for Ending<'_> {
             Next::Hold => ("held", 0),
         };
         to.put(signed(slot as u64));
+        to.put(now);
         to.put(settlement.job.0);
         to.put(settlement.epoch.0);
         to.put(settlement.attempt.0);
@@ -113,36 +118,39 @@ pub(super) async fn settle(
     let now = session.now();
     let endings: Vec<Ending> = (items.iter().enumerate())
         .filter(|(_, one)| one.outcome != AttemptOutcome::Sent)
-        .map(|(slot, one)| Ending(slot, one))
+        .map(|(slot, one)| Ending(slot, now, one))
         .collect();
-    rows::insert(&mut session.conn, what, endings).await?;
-    let rows = sqlx::query(FENCE).fetch_all(&mut session.conn).await.doing(what)?;
+    let rows = rows::insert_then(&mut session.conn, what, endings, SETTLE).await?;
     let mut answers: Vec<Result<Publication, QueueError>> =
         items.iter().map(|one| Err(refusal(one))).collect();
     let mut ended = Vec::new();
     let mut wanted = Vec::new();
-    for row in &rows {
-        let slot: i64 = get(row, "slot")?;
-        let Some((slot, item)) = usize::try_from(slot).ok().and_then(|slot| Some((slot, items.get(slot)?)))
-        else {
-            continue;
-        };
+    let (mut needed, mut last_output) = (false, 0);
+    let mut fine: Vec<(usize, String)> = Vec::new();
+    if let Some(row) = rows.first() {
+        needed = get(row, "needed")?;
+        last_output = get(row, "last_output")?;
+        fine = stage::values("settled attempts", get(row, "fine")?)?;
+    }
+    for (slot, output) in fine {
+        let Some(item) = items.get(slot) else { continue };
         if let Some(answer) = answers.get_mut(slot) {
             *answer = Ok(Publication::default());
         }
         match &item.next {
             Next::Publish(files) => wanted.push((
                 slot,
-                Wanted { job: item.job.0, stem: get(row, "output")?, count: files.len() },
+                Wanted { job: item.job.0, stem: output, count: files.len() },
                 files.as_slice(),
             )),
             Next::Fail | Next::Refuse | Next::Retry(_) | Next::Spare(_) => ended.push(item.job.0),
             Next::Hold => {}
         }
     }
-    sqlx::query(SETTLE).bind(now).execute(&mut session.conn).await.doing(what)?;
-    depend::skip(session, &ended).await?;
-    plan(session, items, wanted, &mut answers).await?;
+    if needed {
+        depend::skip(session, &ended).await?;
+    }
+    plan(session, (items, last_output), wanted, &mut answers).await?;
     crash_point(CrashPoint::SettleWritten);
     Ok(answers)
 }
@@ -158,7 +166,7 @@ fn refusal(settlement: &Settlement) -> QueueError {
 /// Plans the files of those that are to be published.
 async fn plan(
     session: &mut Session,
-    items: &[Box<Settlement>],
+    (items, last_output): (&[Box<Settlement>], i64),
     wanted: Vec<(usize, Wanted, &[PlannedOutput])>,
     answers: &mut [Result<Publication, QueueError>],
 ) -> Result<(), QueueError> {
@@ -178,7 +186,7 @@ async fn plan(
             publication.replaces = replaces.remove(&want.job).unwrap_or_default();
         }
     }
-    for (slot, file) in publish::plan(session, plans).await? {
+    for (slot, file) in publish::plan(session, last_output, plans).await? {
         if let Some(Ok(publication)) = answers.get_mut(slot) {
             publication.files.push(file);
         }

@@ -77,14 +77,10 @@ async fn no_statement_of_a_jobs_way_reads_a_whole_table() {
         claim::DUE,
         claim::DUE_FIRST,
         claim::LEASE,
-        claim::COLD,
-        claim::REFERENCES,
-        settle::FENCE,
         settle::SETTLE,
         names::TAKEN,
         publish::STANDING,
         publish::PLANNED,
-        publish::FENCE,
         publish::PUBLISH,
     ];
     let mut seen = 0;
@@ -108,10 +104,8 @@ async fn no_statement_of_a_jobs_way_reads_a_whole_table() {
     let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", claim::DUE)));
     let steps: Vec<String> =
         plan.fetch_all(&mut conn).await.unwrap().iter().map(|row| row.get("detail")).collect();
-    assert!(
-        steps[0].contains("USING INDEX job_ready (batch=? AND model=? AND turn>? AND turn<?)"),
-        "{steps:?}"
-    );
+    let head = "USING INDEX job_ready (batch=? AND model=? AND turn>? AND turn<?)";
+    assert!(steps.iter().any(|step| step.contains(head)), "{steps:?}");
     assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "in the order of the index: {steps:?}");
 }
 
