@@ -347,11 +347,11 @@ fn read(leased: &SqliteRow, lane: LaneId) -> Result<Vec<Claim>, QueueError> {
         });
     }
     let jobs = stage::values::<LeasedJob>("job", get(leased, "jobs")?)?;
-    jobs.into_iter().map(|job| claim_of(job, lane, &mut references)).collect()
+    jobs.iter().map(|job| claim_of(job, lane, &mut references)).collect()
 }
 
 fn claim_of(
-    job: LeasedJob,
+    job: &LeasedJob,
     lane: LaneId,
     references: &mut HashMap<i64, Vec<Reference>>,
 ) -> Result<Claim, QueueError> {
