@@ -21,8 +21,12 @@
 mod error;
 mod lane;
 mod load;
+mod naming;
+mod open;
+pub mod postgres;
 mod read;
 pub mod sqlite;
+mod text;
 mod work;
 
 #[cfg(test)]
@@ -35,6 +39,7 @@ use async_trait::async_trait;
 pub use error::QueueError;
 pub use lane::{KnownLimit, LaneKey, LaneNote, LaneRow, LaneState, LaneStateRow, LimitSource, ModelLeft};
 pub use load::{LoadDiff, LoadPolicy, NewJob};
+pub use open::{Access, Identity};
 pub use read::{
     AttemptRow, BatchRow, Cursor, JobFilter, JobRow, Left, OutputRow, RunRow, Selection, Tally, WorkerRow,
 };
@@ -161,6 +166,24 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
         heir: WorkerId,
         policy: LostPolicy,
     ) -> Result<Rescued, QueueError>;
+
+    /// As [`Queue::rescue`] for workers that the engine itself knows to be dead: on other machines, and not
+    /// heard of for longer than a living one is ever silent. Where one machine has the queue to itself there
+    /// are none: the lock of a worker's folder tells.
+    async fn rescue_silent(&self, _heir: WorkerId, _policy: LostPolicy) -> Result<Rescued, QueueError> {
+        Ok(Rescued::default())
+    }
+
+    /// Whether workers of other machines may be on this queue, whose folders are not to be seen from here.
+    fn spans_machines(&self) -> bool {
+        false
+    }
+
+    /// Returns when another process may have changed what there is to do; never, where nobody tells. Word
+    /// can be lost: who waits for it looks for itself from time to time.
+    async fn news(&self) {
+        std::future::pending().await
+    }
 
     /// Files below `spool/` that are planned and not yet published, whoever holds the lease.
     async fn planned_in_spool(&self) -> Result<Vec<String>, QueueError>;
