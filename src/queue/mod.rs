@@ -182,7 +182,7 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// Returns when another process may have changed what there is to do; never, where nobody tells. Word
     /// can be lost: who waits for it looks for itself from time to time.
     async fn news(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Files below `spool/` that are planned and not yet published, whoever holds the lease.

@@ -6,13 +6,14 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Once, OnceLock};
 
 /// Set where a missing PostgreSQL is a failure: in `.ci/run`.
 const REQUIRED: &str = "NIGHTPRESS_REQUIRE_POSTGRES";
 /// What a server of tests needs.
-const PROGRAMS: [&str; 2] = ["initdb", "pg_ctl"];
+const PROGRAMS: [&str; 3] = ["initdb", "pg_ctl", "createdb"];
+static TOLD: Once = Once::new();
 /// Users that a server runs as when the tests run as root, which it refuses to.
 const USERS: [&str; 2] = ["postgres", "nobody"];
 
@@ -49,8 +50,7 @@ pub(crate) fn start(disk: Disk) -> Option<Server> {
             std::env::var_os(REQUIRED).is_none(),
             "{REQUIRED} is set, but there is no PostgreSQL: initdb and pg_ctl were not found"
         );
-        static TOLD: OnceLock<()> = OnceLock::new();
-        TOLD.get_or_init(|| {
+        TOLD.call_once(|| {
             // Past the capture of the test runner: whoever runs the tests is to know.
             let line = "skipped: the tests of PostgreSQL, since initdb and pg_ctl were not found\n";
             drop(std::io::stderr().lock().write_all(line.as_bytes()));
@@ -125,6 +125,16 @@ impl Server {
         format!("postgres://nightpress@{folder}/postgres")
     }
 
+    /// The address of a new database.
+    pub(crate) fn database(&self, name: &str) -> String {
+        let mut command = Command::new(self.programs.join("createdb"));
+        let made = command.arg("-h").arg(&self.folder).args(["-U", "nightpress", name]).status();
+        let made = made.expect("runs createdb");
+        assert!(made.success(), "createdb failed");
+        let folder = self.folder.display().to_string().replace('/', "%2F");
+        format!("postgres://nightpress@{folder}/{name}")
+    }
+
     /// Where its socket is.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.join(".s.PGSQL.5432")
@@ -135,26 +145,10 @@ impl Server {
         self.control(&["-m", "immediate", "restart"]);
     }
 
-    /// Kills all its processes.
-    pub(crate) fn stop_at_once(&self) {
-        self.control(&["-m", "immediate", "stop"]);
-    }
-
-    /// Starts it after it was stopped.
-    pub(crate) fn start_again(&self) {
-        self.control(&["start"]);
-    }
-
     fn control(&self, arguments: &[&str]) {
         let data = self.folder.join("data");
         let mut command = as_user(self.user, self.programs.join("pg_ctl").to_str().expect("a path"));
         command.arg("-D").arg(&data).args(["-w", "-t", "60", "-l"]).arg(self.folder.join("server.log"));
-        let options = std::fs::read_to_string(self.folder.join("data/postmaster.opts")).unwrap_or_default();
-        if arguments == ["start"] {
-            // As it was started before, without the program and the folder that pg_ctl adds itself.
-            let options = options.split_once("\"-k\"").map_or("", |(_, rest)| rest);
-            command.arg("-o").arg(format!("\"-k\"{options}"));
-        }
         // Not through a pipe: the server would keep it open.
         let said = self.folder.join("said.log");
         let log = std::fs::File::create(&said).expect("makes a log");

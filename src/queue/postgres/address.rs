@@ -67,7 +67,7 @@ impl Address {
         };
         let database = options.get_database().unwrap_or_else(|| options.get_username());
         let shown = format!("postgres://{}@{place}/{database}", options.get_username());
-        Ok(Self { shown, options })
+        Ok(Self { options, shown })
     }
 
     /// Whether a text is meant to be one.

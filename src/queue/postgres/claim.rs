@@ -1,5 +1,7 @@
 //! Leasing due jobs and writing their intent.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::LazyLock;
 
 use sqlx::AssertSqlSafe;
@@ -85,7 +87,7 @@ numbered AS MATERIALIZED (
     FROM (SELECT job, row_number() OVER (ORDER BY turn, priority DESC, ordinal) AS place FROM due ORDER BY place) n),
 taken AS (
     UPDATE job SET state = 'running', worker = $11, epoch = n.epoch, attempt = n.attempt
-    FROM numbered n WHERE job.job = n.job AND job.state = 'pending' AND job.ready
+    FROM numbered n WHERE job.job = n.job AND (job.state = 'pending' AND job.ready) IS TRUE
     RETURNING n.place, job.job, job.name, job.epoch, job.attempt, job.revision, job.transient, job.no_image,
               job.lost, job.reservation),
 sent AS (
@@ -140,17 +142,61 @@ impl Purse {
     }
 }
 
-/// Leases what is due. The outer error is the transaction's, the inner one this request's alone.
+/// Leases what is due. The outer error is the transaction's, the inner ones are the requests' own. Equal
+/// requests are answered as one: callers that ask at once cost one statement.
 pub(super) async fn claim(
     session: &mut Session,
-    request: &ClaimRequest,
-) -> Result<Result<Claimed, QueueError>, QueueError> {
-    if !is_alive(session, request.worker).await? {
-        return Ok(Err(QueueError::DeclaredDead(request.worker)));
-    }
+    requests: &[ClaimRequest],
+) -> Result<Vec<Result<Claimed, QueueError>>, QueueError> {
+    let Some(first) = requests.first() else { return Ok(Vec::new()) };
     let (batch, now) = (session.batch, session.now());
+    let mut alive: HashMap<WorkerId, bool> = HashMap::new();
+    for request in requests {
+        if let Entry::Vacant(worker) = alive.entry(request.worker) {
+            worker.insert(is_alive(session, request.worker).await?);
+        }
+    }
     let promote = sqlx::query(AssertSqlSafe(PROMOTE_DUE.as_str())).bind(batch).bind(now);
     promote.execute(&mut session.conn).await.doing("looking for due jobs")?;
+    let is_alive = |request: &ClaimRequest| alive.get(&request.worker).copied().unwrap_or(false);
+    let mut answers = Vec::with_capacity(requests.len());
+    if requests.len() > 1 && is_alive(first) && requests.iter().all(|other| are_alike(first, other)) {
+        let mut whole = first.clone();
+        for permits in &mut whole.permits {
+            permits.count = requests.iter().flat_map(|one| &one.permits).map(|one| one.count).sum();
+        }
+        let mut claims = claim_one(session, &whole).await?.claims.into_iter();
+        for request in requests {
+            let count = request.permits.first().map_or(0, |permits| permits.count);
+            let claims = claims.by_ref().take(count as usize).collect();
+            answers.push(Ok(Claimed { claims, capped: false }));
+        }
+    } else {
+        for request in requests {
+            answers.push(if is_alive(request) {
+                Ok(claim_one(session, request).await?)
+            } else {
+                Err(QueueError::DeclaredDead(request.worker))
+            });
+        }
+    }
+    crash_point(CrashPoint::ClaimWritten);
+    Ok(answers)
+}
+
+/// Whether two requests ask for the same but for the number.
+fn are_alike(one: &ClaimRequest, other: &ClaimRequest) -> bool {
+    let of = |request: &ClaimRequest| match request.permits.as_slice() {
+        [permits] => Some((permits.lane, permits.also_for.clone())),
+        _ => None,
+    };
+    let is_plain = one.company == Company::Shared && one.cost_max.is_none() && of(one).is_some();
+    is_plain
+        && (one.worker, one.run, &one.scope) == (other.worker, other.run, &other.scope)
+        && (one.company, one.cost_max, of(one)) == (other.company, other.cost_max, of(other))
+}
+
+async fn claim_one(session: &mut Session, request: &ClaimRequest) -> Result<Claimed, QueueError> {
     let mut purse = match request.cost_max {
         Some(cost_max) => Some(Purse::open(session, cost_max).await?),
         None => None,
@@ -193,8 +239,7 @@ pub(super) async fn claim(
             left = left.saturating_sub(u32::try_from(found).unwrap_or(u32::MAX));
         }
     }
-    crash_point(CrashPoint::ClaimWritten);
-    Ok(Ok(claimed))
+    Ok(claimed)
 }
 
 /// Where jobs are taken from: a lane's own model, or one that it stands in for.

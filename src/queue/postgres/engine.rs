@@ -38,7 +38,7 @@ pub(super) enum Way {
 
 struct Work<F, T> {
     way: Way,
-    work: F,
+    run: F,
     reply: Reply<T>,
 }
 
@@ -50,9 +50,9 @@ where
     fn run(self: Box<Self>, link: &mut Link) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let result = match self.way {
-                Way::Write(extent) => link.transact(extent, self.work).await,
-                Way::Read => link.read(self.work).await,
-                Way::LookUp => link.look_up(self.work).await,
+                Way::Write(extent) => link.transact(extent, self.run).await,
+                Way::Read => link.read(self.run).await,
+                Way::LookUp => link.look_up(self.run).await,
             };
             // A caller that has gone away does not want to know.
             drop(self.reply.send(result));
@@ -63,7 +63,7 @@ where
 enum Command {
     Settle(Box<Settlement>, Reply<Publication>),
     Published((JobId, Epoch), Reply<()>),
-    Claim(Box<ClaimRequest>, Reply<Claimed>),
+    Claim(ClaimRequest, Reply<Claimed>),
     Work(Box<dyn Task>),
     Close,
 }
@@ -106,7 +106,7 @@ impl Commands {
         F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + Sync + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let work = Work { way: Way::Write(extent), work, reply };
+        let work = Work { way: Way::Write(extent), run: work, reply };
         self.send(Command::Work(Box::new(work)), answer).await
     }
 
@@ -117,7 +117,7 @@ impl Commands {
         F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + Sync + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let sent = self.readers.send(Box::new(Work { way, work, reply })).await;
+        let sent = self.readers.send(Box::new(Work { way, run: work, reply })).await;
         sent.map_err(|_| QueueError::Closed)?;
         answer.await.map_err(|_| QueueError::Closed)?
     }
@@ -134,7 +134,7 @@ impl Commands {
 
     pub(super) async fn claim(&self, request: ClaimRequest) -> Result<Claimed, QueueError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Claim(Box::new(request), reply), answer).await
+        self.send(Command::Claim(request, reply), answer).await
     }
 
     /// Asks the writer to end after what is already waiting.
@@ -201,9 +201,9 @@ pub(super) async fn serve_reads(Reads(reads): Reads, mut link: Link, closing: Ca
 /// Commands that came at once.
 #[derive(Default)]
 struct Group {
-    settle: Vec<(Box<Settlement>, Reply<Publication>)>,
+    settle: Vec<(Settlement, Reply<Publication>)>,
     published: Vec<((JobId, Epoch), Reply<()>)>,
-    claim: Vec<(Box<ClaimRequest>, Reply<Claimed>)>,
+    claim: Vec<(ClaimRequest, Reply<Claimed>)>,
     work: VecDeque<Box<dyn Task>>,
     len: usize,
     close: bool,
@@ -212,9 +212,9 @@ struct Group {
 /// What goes into one transaction.
 #[derive(Default)]
 struct Sets {
-    settle: Vec<Box<Settlement>>,
+    settle: Vec<Settlement>,
     published: Vec<(JobId, Epoch)>,
-    claim: Vec<Box<ClaimRequest>>,
+    claim: Vec<ClaimRequest>,
 }
 
 /// The answers to [`Sets`], in order.
@@ -231,7 +231,7 @@ impl Group {
     fn push(&mut self, command: Command) {
         self.len += 1;
         match command {
-            Command::Settle(settlement, reply) => self.settle.push((settlement, reply)),
+            Command::Settle(settlement, reply) => self.settle.push((*settlement, reply)),
             Command::Published(lease, reply) => self.published.push((lease, reply)),
             Command::Claim(request, reply) => self.claim.push((request, reply)),
             Command::Work(work) => self.work.push_back(work),
@@ -321,10 +321,7 @@ async fn transact(link: &mut Link, sets: &Arc<Sets>) -> Result<Answers, QueueErr
         Box::pin(async move {
             let settle = settle::settle(session, &sets.settle).await?;
             let published = publish::published(session, &sets.published).await?;
-            let mut claim = Vec::with_capacity(sets.claim.len());
-            for request in &sets.claim {
-                claim.push(claim::claim(session, request).await?);
-            }
+            let claim = claim::claim(session, &sets.claim).await?;
             Ok(Answers { settle, published, claim })
         })
     })

@@ -234,16 +234,15 @@ impl Link {
 
     /// The connection, made if there is none.
     async fn session(&mut self) -> Result<&mut Session, QueueError> {
-        let session = match self.session.take() {
-            Some(session) => session,
-            None => {
-                let conn = match timeout(CONNECT_MAX, connect(&self.place, self.role)).await {
-                    Ok(conn) => conn.doing("connecting")?,
-                    Err(_) => return Err(no_answer()),
-                };
-                let (time, staging_lost) = (self.place.time.clone(), self.staging_lost);
-                Session { conn, batch: self.batch, role: self.role, time, has_staged: false, staging_lost }
-            }
+        let session = if let Some(session) = self.session.take() {
+            session
+        } else {
+            let conn = match timeout(CONNECT_MAX, connect(&self.place, self.role)).await {
+                Ok(conn) => conn.doing("connecting")?,
+                Err(_) => return Err(no_answer()),
+            };
+            let (time, staging_lost) = (self.place.time.clone(), self.staging_lost);
+            Session { conn, batch: self.batch, role: self.role, time, has_staged: false, staging_lost }
         };
         Ok(self.session.insert(session))
     }
@@ -366,9 +365,8 @@ impl Link {
             match asked.as_ref().map(|status| status.as_deref()) {
                 Ok(Some("committed")) => return Ok(true),
                 // The server has not noticed yet that we are gone: the next look will tell.
-                Ok(Some("in progress")) => {}
+                Ok(Some("in progress")) | Err(_) => {}
                 Ok(_) => return Ok(false),
-                Err(_) => {}
             }
             if let Err(new) = asked {
                 if nature_of(&new) == Nature::Final {
@@ -401,9 +399,13 @@ fn no_answer() -> QueueError {
     QueueError::Engine { what: "waiting for the server", source: Arc::new(sqlx::Error::Io(error)) }
 }
 
-/// Small statements all go by an index, whatever the planner believes of tables that have just been filled.
+/// Small statements all go by an index, whatever the planner believes of tables that have just been filled;
+/// so they need to be planned once only, and tables are joined in the order in which they stand. Where a
+/// condition on a state is no way to find rows, but is to be looked at once they are found by their number,
+/// it is written `(state = …) IS TRUE`, which no index serves: the index of running jobs is full of
+/// those that ran.
 const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;
-    SET enable_mergejoin = off; SET enable_sort = off; SET jit = off;";
+    SET enable_mergejoin = off; SET enable_sort = off; SET jit = off; SET plan_cache_mode = force_generic_plan; SET join_collapse_limit = 1;";
 /// Takes a slot to count in that no other connection has; see the schema. $1 the schema's name.
 const TAKE_SLOT: &str = "
 SELECT set_config('nightpress.slot', coalesce((

@@ -23,7 +23,8 @@ const PAGE: usize = 500;
 const BEGIN: &str =
     "SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on; SET LOCAL enable_hashjoin = on;
     SET LOCAL enable_mergejoin = on; SET LOCAL enable_sort = on; SET LOCAL statement_timeout = '30min';
-    SET LOCAL lock_timeout = '10min'";
+    SET LOCAL lock_timeout = '10min'; SET LOCAL plan_cache_mode = force_custom_plan;
+    SET LOCAL join_collapse_limit = 8";
 const LOCK: &str = "SELECT 1 FROM batch WHERE batch = $1 FOR NO KEY UPDATE";
 
 /// $1 batch, $2 whether changed jobs are kept.

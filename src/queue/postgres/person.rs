@@ -33,7 +33,8 @@ RETURNING job";
 
 /// A selection may be of the whole batch.
 const BEGIN: &str =
-    "SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on; SET LOCAL statement_timeout = '30min'";
+    "SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on; SET LOCAL statement_timeout = '30min';
+    SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL join_collapse_limit = 8";
 
 pub(super) async fn retry(session: &mut Session, selection: &Selection) -> Result<u64, QueueError> {
     change(session, selection, RETRY).await.map(|jobs| jobs.len() as u64)

@@ -17,10 +17,10 @@ use crate::queue::{OldOutput, OutputMove, PlannedOutput, Publication, QueueError
 /// $1 jobs.
 const STANDING: &str = "
 SELECT o.job, o.name, o.bytes, o.sha256 FROM output o
-WHERE o.job = ANY($1) AND o.status = 'published' ORDER BY o.job, o.position";
+WHERE o.job = ANY($1) AND (o.status = 'published') IS TRUE ORDER BY o.job, o.position";
 const PLANNED: &str = "
 SELECT o.output, o.job, o.name, o.spool, o.media, o.bytes, o.sha256, o.width, o.height
-FROM output o WHERE o.job = ANY($1) AND o.status = 'planned' ORDER BY o.job, o.position";
+FROM output o WHERE o.job = ANY($1) AND (o.status = 'planned') IS TRUE ORDER BY o.job, o.position";
 
 /// Read from the leases: only who has one plans. $1 batch.
 const IN_SPOOL: &str = "
@@ -46,14 +46,14 @@ WITH placed AS MATERIALIZED (
 fenced AS MATERIALIZED (
     SELECT p.slot, j.job, a.revision AS sent_revision
     FROM placed p JOIN job j ON j.job = p.job JOIN attempt a ON a.attempt = j.attempt
-    WHERE j.epoch = p.epoch AND j.state = 'running'
-      AND EXISTS (SELECT 1 FROM output o WHERE o.job = j.job AND o.status = 'planned')
+    WHERE j.epoch = p.epoch AND (j.state = 'running') IS TRUE
+      AND EXISTS (SELECT 1 FROM output o WHERE o.job = j.job AND (o.status = 'planned') IS TRUE)
     FOR UPDATE OF j),
 forgotten AS (
-    DELETE FROM output USING fenced f WHERE output.job = f.job AND output.status = 'published'),
+    DELETE FROM output USING fenced f WHERE output.job = f.job AND (output.status = 'published') IS TRUE),
 standing AS (
     UPDATE output SET status = 'published', spool = NULL
-    FROM fenced f WHERE output.job = f.job AND output.status = 'planned'),
+    FROM fenced f WHERE output.job = f.job AND (output.status = 'planned') IS TRUE),
 done AS (
     UPDATE job SET
         state = CASE WHEN job.revision = f.sent_revision THEN 'succeeded'

@@ -42,7 +42,7 @@ SELECT a.job, count(*) AS attempts, count(*) FILTER (WHERE a.outcome = 'throttle
 FROM attempt a WHERE a.job = ANY($1) GROUP BY a.job";
 const OUTPUTS_OF: &str = "
 SELECT o.job, o.output, o.kind, o.name, o.media, o.bytes, o.sha256, o.width, o.height FROM output o
-WHERE o.job = ANY($1) AND o.status = 'published' ORDER BY o.job, o.position, o.output";
+WHERE o.job = ANY($1) AND (o.status = 'published') IS TRUE ORDER BY o.job, o.position, o.output";
 
 /// $1 attempts.
 const ATTEMPTS_BY_ID: &str = "

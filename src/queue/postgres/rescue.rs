@@ -220,8 +220,8 @@ async fn take_over(
         LostPolicy::Hold => "held",
     };
     let now = session.now();
-    let lose = sqlx::query(LOSE).bind(&lost).bind(state).bind(i64::from(LOST_ALONE_MAX));
-    lose.execute(&mut session.conn).await.doing(what)?;
+    let record = sqlx::query(LOSE).bind(&lost).bind(state).bind(i64::from(LOST_ALONE_MAX));
+    record.execute(&mut session.conn).await.doing(what)?;
     sqlx::query(LOST).bind(&lost).bind(now).execute(&mut session.conn).await.doing(what)?;
     sqlx::query(UNTIE).bind(&lost).execute(&mut session.conn).await.doing(what)?;
     if depend::any(session).await? {

@@ -29,7 +29,7 @@ fenced AS MATERIALIZED (
     SELECT e.*, a.revision AS sent_revision, a.alone,
            e.next <> 'spare' AND a.revision = j.revision AS counts
     FROM ending e JOIN job j ON j.job = e.job JOIN attempt a ON a.attempt = e.attempt
-    WHERE j.epoch = e.epoch AND j.state = 'running' AND j.attempt = e.attempt AND a.outcome = 'sent'
+    WHERE j.epoch = e.epoch AND (j.state = 'running') IS TRUE AND j.attempt = e.attempt AND a.outcome = 'sent'
     FOR UPDATE OF j),
 went_on AS (
     UPDATE job SET
@@ -133,7 +133,7 @@ fn ms(time: Duration) -> i64 {
 /// Settles all; each has its own answer, in order.
 pub(super) async fn settle(
     session: &mut Session,
-    items: &[Box<Settlement>],
+    items: &[Settlement],
 ) -> Result<Vec<Result<Publication, QueueError>>, QueueError> {
     let what = "settling attempts";
     if items.is_empty() {
@@ -211,7 +211,7 @@ fn refusal(settlement: &Settlement) -> QueueError {
 /// Plans the files of those that are to be published.
 async fn plan(
     session: &mut Session,
-    items: &[Box<Settlement>],
+    items: &[Settlement],
     wanted: Vec<(usize, Wanted, &[PlannedOutput])>,
     answers: &mut [Result<Publication, QueueError>],
 ) -> Result<(), QueueError> {

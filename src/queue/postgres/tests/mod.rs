@@ -17,6 +17,7 @@ mod database;
 mod machines;
 mod proxy;
 mod speed;
+#[allow(dead_code, reason = "the tests of the program use the rest")]
 #[path = "../../../../tests/support/postgres.rs"]
 mod support;
 
