@@ -53,8 +53,13 @@ CREATE TABLE lane (
     confidence    bigint,
     in_flight_max bigint,
     learned_at    bigint,
+    -- What all its workers share: how many the last claim was granted, when the next request may leave, and
+    -- until when nothing may since the provider refused (0: open).
+    granted       bigint NOT NULL DEFAULT 0,
+    next_at       double precision NOT NULL DEFAULT 0,
+    closed_until  bigint NOT NULL DEFAULT 0,
     UNIQUE (provider, model, key_id)
-);
+) WITH (fillfactor = 20);
 
 -- How a worker's lanes are doing, for `status`. Replaced with each heartbeat, gone with the worker.
 CREATE TABLE lane_state (

@@ -34,6 +34,8 @@ mod conformance;
 #[cfg(test)]
 pub(crate) mod model;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 pub use error::QueueError;
@@ -49,7 +51,7 @@ pub use work::{
     Rescued, RunStart, Scope, Settlement, WorkerStart,
 };
 
-use crate::job::{AttemptId, Epoch, JobId, JobName, Micros, OutputId, RunId, Timestamp, WorkerId};
+use crate::job::{AttemptId, Epoch, JobId, JobName, LaneId, Micros, OutputId, RunId, Timestamp, WorkerId};
 use crate::manifest::DigestEntry;
 
 /// The durable queue of one batch. See the module's contract.
@@ -127,6 +129,12 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// A worker that was declared
     /// dead gets [`QueueError::DeclaredDead`]: nobody would rescue what it leased.
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, QueueError>;
+
+    /// The provider refused a request of this lane: no worker of it is given jobs for so long, and then one
+    /// goes first. Where a lane is not shared there is nothing to tell.
+    async fn close_lane(&self, _lane: LaneId, _for: Duration) -> Result<(), QueueError> {
+        Ok(())
+    }
 
     /// Ends an attempt and says what becomes of its job. Fenced.
     ///

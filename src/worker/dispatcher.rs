@@ -313,7 +313,10 @@ impl<'a> Dispatcher<'a> {
         self.capped = claimed.capped;
         for Permits { lane, count, .. } in permits {
             let got = claimed.claims.iter().filter(|claim| claim.lane == lane).count();
-            self.lanes.claimed(lane, count, u32::try_from(got).unwrap_or(u32::MAX));
+            match claimed.waits.iter().find(|(waiting, _)| *waiting == lane) {
+                Some((_, wait)) => self.lanes.shared(lane, Instant::now() + *wait),
+                None => self.lanes.claimed(lane, count, u32::try_from(got).unwrap_or(u32::MAX)),
+            }
         }
         let started = !claimed.claims.is_empty();
         for claim in claimed.claims {
@@ -401,8 +404,17 @@ impl<'a> Dispatcher<'a> {
             next: decision.next,
         };
         let (queue, folder) = (Arc::clone(&self.work.queue), self.work.folder.clone());
+        // A refusal is the lane's, so whoever shares it is told.
+        let refused = (event.outcome == AttemptOutcome::Throttled)
+            .then(|| lesson.opens_at.map(|at| at.saturating_duration_since(now)))
+            .flatten();
         self.records.spawn(async move {
             let job = event.claim.name.clone();
+            if let Some(closed_for) = refused
+                && let Err(error) = queue.close_lane(event.claim.lane, closed_for).await
+            {
+                tracing::warn!(error = error.to_string(), "other workers were not told of a refusal");
+            }
             let recorded = finish::record(queue, folder, settlement).await;
             (job, recorded.map(|recorded| Record { recorded, event }))
         });

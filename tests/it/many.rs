@@ -9,7 +9,9 @@ fn database() -> Option<String> {
 }
 
 fn manifest(jobs: usize) -> String {
-    (0..jobs).map(|n| format!("{{\"id\":\"j{n}\",\"prompt\":\"picture {n}\"}}\n")).collect()
+    let lines: Vec<String> =
+        (0..jobs).map(|n| format!("{{\"id\":\"j{n}\",\"prompt\":\"picture {n}\"}}")).collect();
+    lines.join("\n")
 }
 
 fn images(desk: &Desk, folder: &str) -> usize {

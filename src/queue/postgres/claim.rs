@@ -8,8 +8,8 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 
 use super::fault::{Doing, get, narrow, parsed, signed};
-use super::glob;
 use super::link::Session;
+use super::{glob, limits};
 use crate::job::{
     AttemptId, CrashPoint, Epoch, JobId, LaneId, MediaType, Micros, ModelName, Reference, WorkerId,
     crash_point,
@@ -165,11 +165,13 @@ pub(super) async fn claim(
         for permits in &mut whole.permits {
             permits.count = requests.iter().flat_map(|one| &one.permits).map(|one| one.count).sum();
         }
-        let mut claims = claim_one(session, &whole).await?.claims.into_iter();
+        let Claimed { claims, waits, .. } = claim_one(session, &whole).await?;
+        let mut claims = claims.into_iter();
         for request in requests {
             let count = request.permits.first().map_or(0, |permits| permits.count);
             let claims = claims.by_ref().take(count as usize).collect();
-            answers.push(Ok(Claimed { claims, capped: false }));
+            let waits = waits.clone();
+            answers.push(Ok(Claimed { claims, capped: false, waits }));
         }
     } else {
         for request in requests {
@@ -187,7 +189,7 @@ pub(super) async fn claim(
 /// Whether two requests ask for the same but for the number.
 fn are_alike(one: &ClaimRequest, other: &ClaimRequest) -> bool {
     let of = |request: &ClaimRequest| match request.permits.as_slice() {
-        [permits] => Some((permits.lane, permits.also_for.clone())),
+        [permits] => Some((permits.lane, permits.per_minute, permits.also_for.clone())),
         _ => None,
     };
     let is_plain = one.company == Company::Shared && one.cost_max.is_none() && of(one).is_some();
@@ -202,11 +204,17 @@ async fn claim_one(session: &mut Session, request: &ClaimRequest) -> Result<Clai
         None => None,
     };
     let mut claimed = Claimed::default();
+    let grants = limits::grant(session, &request.permits).await?;
     for permits in &request.permits {
+        let Some(grant) = grants.get(&permits.lane).copied() else { continue };
+        if let Some(wait) = grant.wait {
+            claimed.waits.push((permits.lane, wait));
+        }
+        let before = claimed.claims.len();
         let mut left = match request.company {
-            Company::Alone if !claimed.claims.is_empty() => break,
-            Company::Alone => 1.min(permits.count),
-            Company::Shared => permits.count,
+            Company::Alone if before > 0 => 0,
+            Company::Alone => 1.min(grant.count),
+            Company::Shared => grant.count,
         };
         for model in std::iter::once(None).chain(permits.also_for.iter().map(Some)) {
             if left == 0 {
@@ -238,6 +246,8 @@ async fn claim_one(session: &mut Session, request: &ClaimRequest) -> Result<Clai
             };
             left = left.saturating_sub(u32::try_from(found).unwrap_or(u32::MAX));
         }
+        let used = u32::try_from(claimed.claims.len() - before).unwrap_or(u32::MAX);
+        limits::give_back(session, permits.lane, (grant, grant.count.saturating_sub(used))).await?;
     }
     Ok(claimed)
 }

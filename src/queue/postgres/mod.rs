@@ -4,7 +4,7 @@
 //! for word of other processes. Files by subject, in reading order: `address`, `open` and `migrate` (the
 //! database), `link` (a connection that comes back, and transactions that end for certain), `engine` (how
 //! commands become transactions), `stage` and `load` (a manifest comes in), `claim`, `settle`, `names`,
-//! `publish`, `rescue`, `lanes` (working), `depend` (jobs that need jobs), `person`, `news`, then `figures`
+//! `publish`, `rescue`, `lanes`, `limits` (working), `depend` (jobs that need jobs), `person`, `news`, then `figures`
 //! and `read`; `glob` and `fault` are the small tools of all.
 //!
 //! Where this differs from SQLite, it is because others write at the same time: rows are locked before they
@@ -20,6 +20,7 @@ mod fault;
 mod figures;
 mod glob;
 mod lanes;
+mod limits;
 mod link;
 mod load;
 mod migrate;
@@ -36,6 +37,7 @@ mod stage;
 mod tests;
 
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -54,7 +56,7 @@ use super::{
     Publication, Queue, QueueError, Rescued, RunRow, RunStart, Scope, Selection, Settlement, Tally,
     WorkerRow, WorkerStart,
 };
-use crate::job::{AttemptId, Epoch, JobId, JobName, OutputId, RunId, Timestamp, WorkerId};
+use crate::job::{AttemptId, Epoch, JobId, JobName, LaneId, OutputId, RunId, Timestamp, WorkerId};
 use crate::manifest::DigestEntry;
 
 /// A handle on one batch. Several handles, in one process or in many, on one machine or on many, share it.
@@ -179,6 +181,10 @@ impl Queue for PostgresQueue {
 
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, QueueError> {
         self.commands.claim(request).await
+    }
+
+    async fn close_lane(&self, lane: LaneId, for_: Duration) -> Result<(), QueueError> {
+        self.write(move |session| Box::pin(limits::close(session, lane, for_))).await
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<Publication, QueueError> {

@@ -14,6 +14,7 @@ use crate::queue::{Access, Identity, Queue, QueueError};
 
 mod away;
 mod database;
+mod limits;
 mod machines;
 mod proxy;
 mod speed;
