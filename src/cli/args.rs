@@ -150,10 +150,14 @@ pub(super) struct FolderArgs {
 /// Options of all commands that open a queue.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 pub(super) struct QueueOptions {
-    /// A queue for many machines; without it, the queue is in the run folder.
+    /// A queue for many machines, as `postgres://user@host/database`; without it, the queue is in the run folder.
     #[arg(long, value_name = "URL", env = "NIGHTPRESS_QUEUE", hide_env_values = true)]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) queue: Option<String>,
+    /// The batch in that queue; the run folder's name unless given.
+    #[arg(long, value_name = "NAME", env = "NIGHTPRESS_BATCH")]
+    #[serde(default, deserialize_with = "scalar")]
+    pub(super) batch: Option<String>,
 }
 
 /// How much is said.

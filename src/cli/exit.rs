@@ -66,11 +66,13 @@ impl Exit {
         let is_of_machine = error.chain().any(|cause| {
             let queue = cause.downcast_ref::<QueueError>();
             let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-            matches!(queue, Some(QueueError::Disk { .. } | QueueError::Locked { .. }))
-                || matches!(
-                    io,
-                    Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem)
-                )
+            matches!(
+                queue,
+                Some(QueueError::Disk { .. } | QueueError::Locked { .. } | QueueError::Unreachable { .. })
+            ) || matches!(
+                io,
+                Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem)
+            )
         });
         if is_of_machine { Self::Stopped } else { Self::Usage }
     }

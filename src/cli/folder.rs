@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::job::Provider;
+use crate::job::{Provider, printable};
 use crate::output::RunFolder;
 
 /// Where run folders lie unless `-o` says otherwise.
@@ -60,7 +60,17 @@ fn is_run(current: &Path, name: &OsStr) -> bool {
     RunFolder::new(current.join(OUT).join(name)).queue().is_file()
 }
 
-fn given(folder: &Path) -> Result<RunFolder> {
+/// The folder of a batch whose results have no folder yet. Its name comes from a database.
+pub(super) fn of_batch(batch: &str) -> Result<RunFolder> {
+    let mut parts = Path::new(batch).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(name)), None) => given(&Path::new(OUT).join(name)),
+        _ => bail!("the batch `{}` names no folder; name one with -o DIR", printable(batch)),
+    }
+}
+
+/// A folder that a person named.
+pub(super) fn given(folder: &Path) -> Result<RunFolder> {
     if folder.as_os_str().is_empty() {
         bail!("-o names no folder");
     }

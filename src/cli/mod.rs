@@ -28,6 +28,7 @@ mod progress;
 mod session;
 mod settings;
 mod signals;
+mod site;
 mod terminal;
 mod text;
 mod value;

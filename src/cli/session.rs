@@ -8,11 +8,13 @@ use anyhow::{Context as _, Result};
 use super::args::{FolderArgs, QueueOptions};
 use super::config::Config;
 use super::folder;
+use super::site::{Database, Site};
 use super::terminal::Terminal;
 use crate::job::{Clock, Provider, SystemClock};
 use crate::output::RunFolder;
-use crate::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
-use crate::queue::{Queue, QueueError};
+use crate::queue::postgres::{self, PostgresQueue};
+use crate::queue::sqlite::{OpenOptions, SqliteQueue, Synchronous};
+use crate::queue::{Access, Identity, Queue, QueueError};
 
 /// One call of the program.
 #[derive(Debug, Clone)]
@@ -34,32 +36,39 @@ impl Session {
         Ok(Config::read(&self.current)?)
     }
 
-    /// The folder and the queue of a command without a manifest.
+    /// The site and the queue of a command without a manifest.
     pub(super) async fn existing(
         &self,
         args: &FolderArgs,
         options: &QueueOptions,
         access: Access,
     ) -> Result<(RunFolder, Arc<dyn Queue>)> {
-        options.clone().or(self.config()?.options.queue).check()?;
-        let folder = folder::of_run(args.output.as_deref(), &self.current)?;
-        let queue = self.open(&folder, access, Identity::AsItIs).await?;
-        Ok((folder, queue))
+        let options = options.clone().or(self.config()?.options.queue);
+        let site = Site::of_run(args, &options, &self.current).await?;
+        let queue = self.open(&site, access, Identity::AsItIs).await?;
+        Ok((site.folder, queue))
     }
 
-    /// Opens the queue of a run folder.
+    /// Opens the queue of a site.
     pub(super) async fn open(
         &self,
-        folder: &RunFolder,
+        site: &Site,
         access: Access,
         identity: Identity,
-    ) -> Result<Arc<dyn Queue>> {
-        Ok(Arc::new(SqliteQueue::open(self.options(folder, access, identity)).await?))
+    ) -> Result<Arc<dyn Queue>, QueueError> {
+        match &site.database {
+            None => Ok(Arc::new(SqliteQueue::open(self.options(&site.folder, access, identity)).await?)),
+            Some(Database { address, batch }) => {
+                let (address, batch) = (address.clone(), batch.clone());
+                let options = postgres::OpenOptions { address, batch, access, identity };
+                Ok(Arc::new(PostgresQueue::open(options).await?))
+            }
+        }
     }
 
-    /// Whom a run folder's queue is for.
-    pub(super) async fn provider_of(&self, folder: &RunFolder) -> Result<Provider> {
-        let queue = self.open(folder, Access::ReadOnly, Identity::AsItIs).await?;
+    /// Whom a site's queue is for.
+    pub(super) async fn provider_of(&self, site: &Site) -> Result<Provider> {
+        let queue = self.open(site, Access::ReadOnly, Identity::AsItIs).await?;
         let batch = queue.batch().await;
         queue.close().await;
         Ok(batch?.provider)
@@ -75,35 +84,37 @@ impl Session {
         }
     }
 
-    /// The queue of a manifest's folder if there is one, else an empty one that leaves nothing.
+    /// The queue of a manifest's site if there is one, else an empty one that leaves nothing.
     pub(super) async fn compare_with(
         &self,
-        folder: &RunFolder,
+        site: &Site,
         manifest: &Path,
         provider: Provider,
     ) -> Result<Arc<dyn Queue>> {
-        match self.open_if_made(folder, identity(folder, manifest, provider)?).await? {
+        match self.open_if_made(site, identity(site, manifest, provider)?).await? {
             Some(queue) => Ok(queue),
             None => Ok(Arc::new(SqliteQueue::in_memory(provider, Arc::clone(&self.clock)).await?)),
         }
     }
 
-    /// The queue of a folder, to read only; `None` when there is none, or when it is being made or
-    /// its maker died over that.
-    pub(super) async fn open_if_made(
-        &self,
-        folder: &RunFolder,
-        whose: Identity,
-    ) -> Result<Option<Arc<dyn Queue>>> {
-        match SqliteQueue::open(self.options(folder, Access::ReadOnly, whose)).await {
-            Ok(queue) => Ok(Some(Arc::new(queue))),
+    /// The queue of a site, to read only; `None` when there is none, or when it is being made or its
+    /// maker died over that.
+    pub(super) async fn open_if_made(&self, site: &Site, whose: Identity) -> Result<Option<Arc<dyn Queue>>> {
+        match self.open(site, Access::ReadOnly, whose).await {
+            Ok(queue) => Ok(Some(queue)),
             Err(QueueError::Missing { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-/// Whose queue a manifest's folder must hold.
-pub(super) fn identity(folder: &RunFolder, manifest: &Path, provider: Provider) -> Result<Identity> {
-    Ok(Identity::Of { manifest: folder::manifest_name(manifest, folder)?, provider })
+/// Whose queue a manifest's site must hold. In a run folder the manifest is known by its way from there; in
+/// a database that many machines load into, by its name.
+pub(super) fn identity(site: &Site, manifest: &Path, provider: Provider) -> Result<Identity> {
+    let manifest = match &site.database {
+        None => folder::manifest_name(manifest, &site.folder)?,
+        Some(_) if manifest == Path::new("-") => None,
+        Some(_) => manifest.file_name().map(|name| name.to_string_lossy().into_owned()),
+    };
+    Ok(Identity::Of { manifest, provider })
 }

@@ -13,6 +13,7 @@ use super::value::AtOnce;
 use crate::gemini::{Timeouts, is_loopback};
 use crate::job::{Clock, Micros, ModelName, PriceTable, Provider, Timestamp};
 use crate::pacing::{Backoff, RetryPolicy};
+use crate::queue::postgres::Address;
 use crate::queue::{LoadPolicy, LostPolicy, Scope};
 use crate::worker::{Concurrency, FailureLimit, PerMinute};
 
@@ -80,6 +81,7 @@ pub(super) struct Voice {
 pub(super) struct Settings {
     pub(super) load: LoadSettings,
     pub(super) send: SendSettings,
+    pub(super) queue: QueueOptions,
     pub(super) voice: Voice,
 }
 
@@ -111,7 +113,7 @@ macro_rules! layered {
 layered! {
     LoadOptions { provider, model, keep_changed, prune, max_request_bytes }
     ScopeOptions { first, job }
-    QueueOptions { queue }
+    QueueOptions { queue, batch }
     SendOptions {
         concurrency, max_in_flight, rpm, ipm, wait, base_url, allow_insecure, api_key_file, scenario, seed, max_attempts, backoff_base,
         backoff_cap, lost, repair, max_cost, max_failures, deadline, timeout, idle_timeout, grace, listen
@@ -132,13 +134,17 @@ impl OutputOptions {
 }
 
 impl QueueOptions {
-    /// This version keeps its queue in the run folder only.
-    pub(super) fn check(&self) -> Result<()> {
-        match self.queue.as_deref() {
-            None | Some("") => Ok(()),
-            Some(_) => bail!(
-                "--queue names a queue outside of the run folder, which this version does not have yet; leave it out"
-            ),
+    /// The database of the queue, unless it is in the run folder.
+    pub(super) fn address(&self) -> Result<Option<Address>> {
+        match (self.queue.as_deref().filter(|url| !url.is_empty()), &self.batch) {
+            (Some(url), batch) => {
+                if batch.as_ref().is_some_and(|name| name.trim().is_empty()) {
+                    bail!("--batch names no batch");
+                }
+                Ok(Some(Address::parse(url)?))
+            }
+            (None, Some(_)) => bail!("--batch names a batch of a queue for many machines; add --queue URL"),
+            (None, None) => Ok(None),
         }
     }
 }
@@ -166,7 +172,9 @@ impl Settings {
     /// Checks options against each other and fills in what nobody said.
     pub(super) fn new(flags: Options, config: &Config, clock: &dyn Clock) -> Result<Self> {
         let options = flags.or(config.options.clone());
-        options.queue.check()?;
+        let queue = options.queue;
+        // What is wrong with it is told before anything is done.
+        queue.address()?;
         let load = options.load.settings(config);
         let send = options.send;
         if send.scenario.is_some() && load.provider != Provider::Simulator {
@@ -178,6 +186,7 @@ impl Settings {
         let timeouts = timeouts(&send);
         let retry = RetryPolicy::default();
         Ok(Self {
+            queue,
             voice: options.output.voice(),
             send: SendSettings {
                 concurrency: match send.concurrency.unwrap_or(AtOnce::Auto) {
@@ -311,7 +320,10 @@ mod tests {
         check("--base-url ftp://example.org", Some("https://"));
         check("--base-url example.org", Some("no URL"));
         check("--scenario x.yaml", Some("--provider simulator"));
-        check("--queue postgres://x", Some("--queue"));
+        check("--queue postgres://x", None);
+        check("--queue mysql://x", Some("--queue"));
+        check("--queue postgres://ann:s3cr3t@x:y/z", Some("postgres://user@host/database"));
+        check("--batch spring", Some("--queue"));
         check("--backoff-base 2m", Some("--backoff-cap"));
         check("--backoff-cap 1s", None);
     }

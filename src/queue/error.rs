@@ -140,6 +140,27 @@ pub enum QueueError {
         /// The engine's error.
         source: Arc<sqlx::Error>,
     },
+    /// An address that cannot be used. It is not quoted, since it may hold a password.
+    #[error("--queue is no address of a PostgreSQL database: {why}; write postgres://user@host/database")]
+    BadAddress {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The database server cannot be reached, and was not back in time.
+    #[error("the queue at {at} cannot be reached and was waited for during {waited_s} s: {source}")]
+    Unreachable {
+        /// The database, without a password.
+        at: String,
+        /// How long it was waited for.
+        waited_s: u64,
+        /// What the last try said.
+        source: Arc<sqlx::Error>,
+    },
+    /// The connection that held the staged jobs broke.
+    #[error(
+        "the connection to the queue broke while jobs were loaded; nothing was changed, load the manifest again"
+    )]
+    StagingLost,
     /// The engine has ended.
     #[error("the queue is closed")]
     Closed,

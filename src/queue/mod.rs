@@ -21,8 +21,12 @@
 mod error;
 mod lane;
 mod load;
+mod naming;
+mod open;
+pub mod postgres;
 mod read;
 pub mod sqlite;
+mod text;
 mod work;
 
 #[cfg(test)]
@@ -30,11 +34,14 @@ mod conformance;
 #[cfg(test)]
 pub(crate) mod model;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 pub use error::QueueError;
 pub use lane::{KnownLimit, LaneKey, LaneNote, LaneRow, LaneState, LaneStateRow, LimitSource, ModelLeft};
 pub use load::{LoadDiff, LoadPolicy, NewJob};
+pub use open::{Access, Identity};
 pub use read::{
     AttemptRow, BatchRow, Cursor, JobFilter, JobRow, Left, OutputRow, RunRow, Selection, Tally, WorkerRow,
 };
@@ -44,7 +51,7 @@ pub use work::{
     Rescued, RunStart, Scope, Settlement, WorkerStart,
 };
 
-use crate::job::{AttemptId, Epoch, JobId, JobName, Micros, OutputId, RunId, Timestamp, WorkerId};
+use crate::job::{AttemptId, Epoch, JobId, JobName, LaneId, Micros, OutputId, RunId, Timestamp, WorkerId};
 use crate::manifest::DigestEntry;
 
 /// The durable queue of one batch. See the module's contract.
@@ -123,6 +130,12 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// dead gets [`QueueError::DeclaredDead`]: nobody would rescue what it leased.
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, QueueError>;
 
+    /// The provider refused a request of this lane: no worker of it is given jobs for so long, and then one
+    /// goes first. Where a lane is not shared there is nothing to tell.
+    async fn close_lane(&self, _lane: LaneId, _for: Duration) -> Result<(), QueueError> {
+        Ok(())
+    }
+
     /// Ends an attempt and says what becomes of its job. Fenced.
     ///
     /// With [`Next::Publish`] the job stays leased and the answer names the files to be put in
@@ -161,6 +174,24 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
         heir: WorkerId,
         policy: LostPolicy,
     ) -> Result<Rescued, QueueError>;
+
+    /// As [`Queue::rescue`] for workers that the engine itself knows to be dead: on other machines, and not
+    /// heard of for longer than a living one is ever silent. Where one machine has the queue to itself there
+    /// are none: the lock of a worker's folder tells.
+    async fn rescue_silent(&self, _heir: WorkerId, _policy: LostPolicy) -> Result<Rescued, QueueError> {
+        Ok(Rescued::default())
+    }
+
+    /// Whether workers of other machines may be on this queue, whose folders are not to be seen from here.
+    fn spans_machines(&self) -> bool {
+        false
+    }
+
+    /// Returns when another process may have changed what there is to do; never, where nobody tells. Word
+    /// can be lost: who waits for it looks for itself from time to time.
+    async fn news(&self) {
+        std::future::pending::<()>().await;
+    }
 
     /// Files below `spool/` that are planned and not yet published, whoever holds the lease.
     async fn planned_in_spool(&self) -> Result<Vec<String>, QueueError>;

@@ -67,13 +67,16 @@ pub struct Permits {
     /// Models whose jobs it may take, in this order, where those of its own leave something: jobs that
     /// name the lane's model as one that may stand in.
     pub also_for: Vec<ModelName>,
+    /// Requests a minute that all workers of the lane may send together, where a person gave that. Kept by
+    /// engines of many machines; elsewhere the caller's own pacing keeps it.
+    pub per_minute: Option<u32>,
 }
 
 impl Permits {
     /// For jobs of the lane's own model.
     #[must_use]
     pub const fn own(lane: LaneId, count: u32) -> Self {
-        Self { lane, count, also_for: Vec::new() }
+        Self { lane, count, also_for: Vec::new(), per_minute: None }
     }
 }
 
@@ -101,6 +104,9 @@ pub struct Claimed {
     pub claims: Vec<Claim>,
     /// At least one due job was left because of the cap.
     pub capped: bool,
+    /// Lanes that gave fewer permits than were asked for, since they are shared with other workers, and when to
+    /// ask again.
+    pub waits: Vec<(LaneId, Duration)>,
 }
 
 /// A leased job and the attempt that was written for it.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -34,6 +34,9 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 
 /// How often an idle dispatcher looks for work that others put into the queue.
 const POLL: Duration = Duration::from_secs(1);
+/// The same on a queue of many machines, which tells of what is new: cut by up to a half at random, so that
+/// not all of them ask at once.
+const POLL_OF_MANY: Duration = Duration::from_secs(2);
 
 /// Lanes that are asked at once for a job that runs alone; more than a manifest names models.
 const LANES_ALONE: u32 = 64;
@@ -194,6 +197,7 @@ impl<'a> Dispatcher<'a> {
                 _ = heartbeat.tick() => self.beat().await?,
                 Some(joined) = self.executors.join_next() => self.attempt_ended(joined)?,
                 Some(joined) = self.records.join_next() => self.recorded(joined)?,
+                () = self.work.queue.news() => self.lanes.wet(),
                 () = sleep_until(wake_at) => self.lanes.wet(),
             }
         }
@@ -309,7 +313,10 @@ impl<'a> Dispatcher<'a> {
         self.capped = claimed.capped;
         for Permits { lane, count, .. } in permits {
             let got = claimed.claims.iter().filter(|claim| claim.lane == lane).count();
-            self.lanes.claimed(lane, count, u32::try_from(got).unwrap_or(u32::MAX));
+            match claimed.waits.iter().find(|(waiting, _)| *waiting == lane) {
+                Some((_, wait)) => self.lanes.shared(lane, Instant::now() + *wait),
+                None => self.lanes.claimed(lane, count, u32::try_from(got).unwrap_or(u32::MAX)),
+            }
         }
         let started = !claimed.claims.is_empty();
         for claim in claimed.claims {
@@ -397,8 +404,17 @@ impl<'a> Dispatcher<'a> {
             next: decision.next,
         };
         let (queue, folder) = (Arc::clone(&self.work.queue), self.work.folder.clone());
+        // A refusal is the lane's, so whoever shares it is told.
+        let refused = (event.outcome == AttemptOutcome::Throttled)
+            .then(|| lesson.opens_at.map(|at| at.saturating_duration_since(now)))
+            .flatten();
         self.records.spawn(async move {
             let job = event.claim.name.clone();
+            if let Some(closed_for) = refused
+                && let Err(error) = queue.close_lane(event.claim.lane, closed_for).await
+            {
+                tracing::warn!(error = error.to_string(), "other workers were not told of a refusal");
+            }
             let recorded = finish::record(queue, folder, settlement).await;
             (job, recorded.map(|recorded| Record { recorded, event }))
         });
@@ -556,13 +572,20 @@ impl<'a> Dispatcher<'a> {
         self.draining = Some(Drain { ending, cut_at });
     }
 
+    fn poll(&mut self) -> Duration {
+        if !self.work.queue.spans_machines() {
+            return POLL;
+        }
+        POLL_OF_MANY.mul_f64(self.rng.random_range(0.5..=1.0))
+    }
+
     /// When to look again though nothing has happened: a lane opens, a job becomes due, a
     /// deadline passes, running requests are to be cut off.
     async fn next_wake(&mut self, lanes: Option<Instant>) -> Result<Instant, WorkError> {
         let now = Instant::now();
         let mut wake = lanes.unwrap_or(now + HEARTBEAT);
         if self.draining.is_none() && self.free_slots() > 0 {
-            wake = wake.min(now + POLL);
+            wake = wake.min(now + self.poll());
             // What is overdue waits for a lane, not for its time.
             let wall = self.work.clock.now();
             if let Some(due) = self.work.queue.next_due(&self.work.config.scope).await?

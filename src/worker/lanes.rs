@@ -33,6 +33,10 @@ pub(super) struct RunLane {
     key_id: String,
     /// The last claim brought fewer jobs than it had permits: nothing is due until something changes.
     pub(super) dry: bool,
+    /// Other workers have what there is of the lane until then.
+    shared_until: Option<Instant>,
+    /// What a person gave, for all workers of the lane together.
+    per_minute: Option<u32>,
     /// The model or the key does not serve: nothing more is sent here in this run.
     pub(super) stopped: Option<String>,
     /// It brought a picture, or word of one, in this run.
@@ -149,6 +153,8 @@ impl Lanes {
             client: client.clone(),
             key_id,
             dry: false,
+            shared_until: None,
+            per_minute: work.config.requests_per_minute.of(model),
             stopped: None,
             has_served: false,
             trouble_since: None,
@@ -161,7 +167,10 @@ impl Lanes {
     pub(super) fn room(&mut self, now: Instant, slots: u32) -> Room {
         let mut room = Room::default();
         let count = self.all.len();
-        let may_send = |lane: &RunLane| !lane.dry && lane.stopped.is_none();
+        let is_ours = |lane: &RunLane| lane.shared_until.is_none_or(|until| until <= now);
+        let may_send = |lane: &RunLane| !lane.dry && lane.stopped.is_none() && is_ours(lane);
+        let shared = self.all.iter().filter(|lane| !lane.dry && lane.stopped.is_none() && !is_ours(lane));
+        room.wake_at = shared.filter_map(|lane| lane.shared_until).min();
         let (open, idle): (Vec<usize>, Vec<usize>) =
             (0..count).map(|n| (n + self.turn) % count).partition(|n| self.all.get(*n).is_some_and(may_send));
         self.turn = self.turn.wrapping_add(1);
@@ -182,7 +191,8 @@ impl Lanes {
                 left -= grant.permits.min(left);
                 let also_for = self.stands_in_for(*n, now);
                 let Some(lane) = self.all.get(*n) else { continue };
-                room.permits.push(Permits { lane: lane.id, count: grant.permits, also_for });
+                let (lane, per_minute) = (lane.id, lane.per_minute);
+                room.permits.push(Permits { lane, count: grant.permits, also_for, per_minute });
             }
         }
         room
@@ -213,6 +223,13 @@ impl Lanes {
     pub(super) fn claimed(&mut self, id: LaneId, permits: u32, got: u32) {
         if let Some(lane) = self.by_id(id) {
             lane.dry = got < permits;
+        }
+    }
+
+    /// A claim brought fewer jobs than the lane had permits, since other workers have a share of it.
+    pub(super) fn shared(&mut self, id: LaneId, until: Instant) {
+        if let Some(lane) = self.by_id(id) {
+            lane.shared_until = Some(until);
         }
     }
 
@@ -466,6 +483,8 @@ mod tests {
             key_id: endpoint.key.id(),
             client: Client::new(endpoint, Timeouts::default()).expect("builds"),
             dry: false,
+            shared_until: None,
+            per_minute: None,
             stopped: None,
             has_served: false,
             trouble_since: None,

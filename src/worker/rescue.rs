@@ -4,7 +4,8 @@
 use super::finish::Recorded;
 use super::{Event, Stop, Work, WorkError, finish};
 use crate::job::{CrashPoint, JobName, WorkerId, crash_point};
-use crate::output::{PublishError, dead_folders, worker_is_dead};
+use crate::output::{PublishError, dead_folders, host_name, worker_is_dead};
+use crate::queue::Rescued;
 
 /// Results that cannot be put in place, since something that is no folder of ours stands in the
 /// way. They stay planned, in the spool; their neighbours go on.
@@ -34,20 +35,40 @@ impl Blocked {
     }
 }
 
-/// Finds dead workers of this folder and takes over what they had. A worker is dead when the
-/// lock of its spool folder can be taken: the system gives it up with the process.
+/// Finds dead workers and takes over what they had. A worker of this folder is dead when the lock of its
+/// spool folder can be taken: the system gives it up with the process. One of another machine is dead when
+/// it was silent for long, which the queue judges.
 pub(super) async fn rescue(work: &Work, heir: WorkerId, blocked: &mut Blocked) -> Result<(), WorkError> {
     let spool = work.folder.spool();
     let mut dead = Vec::new();
     for worker in work.queue.workers().await? {
-        if worker.worker != heir && worker_is_dead(&spool, &worker.token)? {
+        // Another machine's worker, or one of another folder, has no lock here that could tell.
+        let is_seen = !work.queue.spans_machines()
+            || (worker.host == host_name() && spool.join(&worker.token).is_dir());
+        if worker.worker != heir && is_seen && worker_is_dead(&spool, &worker.token)? {
             dead.push(worker.worker);
         }
     }
-    if dead.is_empty() {
-        return Ok(());
+    if !dead.is_empty() {
+        let rescued = work.queue.rescue(&dead, heir, work.config.lost).await?;
+        finish_for(work, dead.len(), rescued, blocked).await?;
     }
-    let rescued = work.queue.rescue(&dead, heir, work.config.lost).await?;
+    if work.queue.spans_machines() {
+        let rescued = work.queue.rescue_silent(heir, work.config.lost).await?;
+        if rescued.lost > 0 || !rescued.publications.is_empty() {
+            finish_for(work, 1, rescued, blocked).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Publishes what dead workers had settled, and tells what became of the rest.
+async fn finish_for(
+    work: &Work,
+    workers: usize,
+    rescued: Rescued,
+    blocked: &mut Blocked,
+) -> Result<(), WorkError> {
     crash_point(CrashPoint::RescueCommitted);
     for job in &rescued.poisoned {
         let warning = format!(
@@ -68,7 +89,7 @@ pub(super) async fn rescue(work: &Work, heir: WorkerId, blocked: &mut Blocked) -
         }
     }
     crash_point(CrashPoint::Rescued);
-    tracing::info!(workers = dead.len(), lost = rescued.lost, published, "rescued");
+    tracing::info!(workers, lost = rescued.lost, published, "rescued");
     sweep(work).await?;
     if rescued.lost > 0 || published > 0 {
         work.observer.event(&Event::Rescued { lost: rescued.lost, published });

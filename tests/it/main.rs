@@ -10,6 +10,10 @@ mod house;
 mod kill;
 mod lanes;
 mod machine;
+mod many;
+#[allow(dead_code, reason = "the tests of the engine use the rest")]
+#[path = "../support/postgres.rs"]
+mod postgres;
 mod press;
 mod program;
 mod raw;

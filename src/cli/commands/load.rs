@@ -7,17 +7,16 @@ use anyhow::{Context as _, Result};
 
 use crate::cli::args::LoadArgs;
 use crate::cli::exit::Exit;
-use crate::cli::folder;
 use crate::cli::ledger;
 use crate::cli::loading::{self, Contents, Loader};
 use crate::cli::session::{Session, identity};
 use crate::cli::settings::{LoadSettings, Voice};
+use crate::cli::site::Site;
 use crate::cli::text;
-use crate::job::{CrashPoint, Micros, crash_point, printable};
+use crate::job::{CrashPoint, Micros, crash_point};
 use crate::manifest::DigestCache;
 use crate::output::RunFolder;
-use crate::queue::Queue;
-use crate::queue::sqlite::Access;
+use crate::queue::{Access, Queue};
 
 /// What is loaded, and how.
 pub(super) struct Load<'a> {
@@ -30,32 +29,35 @@ pub(super) struct Load<'a> {
 
 pub(in crate::cli) async fn run(session: Session, args: LoadArgs) -> Result<Exit> {
     let config = session.config()?;
-    args.queue.or(config.options.queue.clone()).check()?;
+    let queue = args.queue.or(config.options.queue.clone());
     let settings = args.load.or(config.options.load.clone()).settings(&config);
     let voice = args.output.or(config.options.output).voice();
-    let folder = folder::of_manifest(args.folder.output.as_deref(), &args.manifest, settings.provider)?;
+    let site = Site::of_manifest(&args.folder, &queue, (&args.manifest, settings.provider))?;
     let loader = Loader::new(&args.manifest, settings.clone(), session.clock.as_ref())?;
     let what = Load { manifest: &args.manifest, loader: &loader, settings: &settings, cost_max: None, voice };
-    let queue = load(&session, &folder, what).await?;
+    let queue = load(&session, &site, what).await?;
     let tally = queue.tally().await?;
     queue.close().await;
     if voice.json {
         let jobs = tally.jobs.iter().map(|(state, n)| (state.as_str().to_owned(), (*n).into()));
         let jobs = serde_json::Value::Object(jobs.collect());
         session.terminal.json(
-            &serde_json::json!({ "folder": folder.path().display().to_string(), "jobs": jobs }).to_string(),
+            &serde_json::json!({ "folder": site.folder.path().display().to_string(), "jobs": jobs })
+                .to_string(),
         );
     } else if !voice.quiet {
-        let at = folder.path().display().to_string();
-        session.terminal.out(&format!("next: nightpress work -o {}", printable(&at)));
+        session.terminal.out(&format!("next: nightpress work {}", site.flags()));
     }
     Ok(Exit::Done)
 }
 
 /// Loads a manifest; the queue is open afterwards. A manifest with errors makes no folder.
-pub(super) async fn load(session: &Session, folder: &RunFolder, what: Load<'_>) -> Result<Arc<dyn Queue>> {
-    let whose = || identity(folder, what.manifest, what.settings.provider);
-    let known = if let Some(queue) = session.open_if_made(folder, whose()?).await? {
+pub(super) async fn load(session: &Session, site: &Site, what: Load<'_>) -> Result<Arc<dyn Queue>> {
+    let folder = &site.folder;
+    let whose = || identity(site, what.manifest, what.settings.provider);
+    let made = session.open_if_made(site, whose()?).await?;
+    let is_new = made.is_none();
+    let known = if let Some(queue) = made {
         let known = known_digests(queue.as_ref(), folder).await;
         queue.close().await;
         known?
@@ -64,7 +66,7 @@ pub(super) async fn load(session: &Session, folder: &RunFolder, what: Load<'_>) 
         DigestCache::default()
     };
     let (contents, digests) = what.loader.check(known, &session.terminal).await?;
-    if !folder.queue().exists() {
+    if is_new {
         contents.check_cap(what.cost_max)?;
     }
 
@@ -72,7 +74,7 @@ pub(super) async fn load(session: &Session, folder: &RunFolder, what: Load<'_>) 
     std::fs::create_dir_all(at).with_context(|| {
         format!("cannot make the run folder {}; name one that can be written with -o DIR", at.display())
     })?;
-    let queue = session.open(folder, Access::Create, whose()?).await?;
+    let queue = session.open(site, Access::Create, whose()?).await?;
     match apply(session, (queue.as_ref(), folder), &what, (contents, digests)).await {
         Ok(()) => Ok(queue),
         Err(error) => {

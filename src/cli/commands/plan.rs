@@ -7,11 +7,11 @@ use serde_json::json;
 
 use crate::cli::args::RunArgs;
 use crate::cli::exit::Exit;
-use crate::cli::folder;
 use crate::cli::ledger;
 use crate::cli::loading::{self, Contents, Loader};
 use crate::cli::session::Session;
 use crate::cli::settings::{SendSettings, Settings};
+use crate::cli::site::Site;
 use crate::cli::text;
 use crate::job::printable;
 use crate::queue::LoadDiff;
@@ -30,10 +30,11 @@ const AT_ONCE: u32 = 12;
 pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit> {
     let settings = Settings::new(args.options, &session.config()?, session.clock.as_ref())?;
     let provider = settings.load.provider;
-    let folder = folder::of_manifest(args.folder.output.as_deref(), &args.manifest, provider)?;
+    let site = Site::of_manifest(&args.folder, &settings.queue, (&args.manifest, provider))?;
+    let folder = &site.folder;
     let loader = Loader::new(&args.manifest, settings.load.clone(), session.clock.as_ref())?;
-    let queue = session.compare_with(&folder, &args.manifest, provider).await?;
-    ledger::check(Some(queue.as_ref()), &folder).await?;
+    let queue = session.compare_with(&site, &args.manifest, provider).await?;
+    ledger::check(Some(queue.as_ref()), folder).await?;
     let known = Loader::known_digests(queue.as_ref()).await?;
     let (contents, digests) = loader.check(known, &session.terminal).await?;
     loader.stage(queue.as_ref(), digests).await?;

@@ -10,12 +10,12 @@ use anyhow::Result;
 use crate::cli::api::Api;
 use crate::cli::args::RunArgs;
 use crate::cli::exit::Exit;
-use crate::cli::folder;
 use crate::cli::loading::Loader;
 use crate::cli::logging;
 use crate::cli::press::Press;
 use crate::cli::session::Session;
 use crate::cli::settings::Settings;
+use crate::cli::site::Site;
 use crate::output::RunFolder;
 use crate::queue::Queue;
 
@@ -24,7 +24,7 @@ use super::load::{Load, load};
 pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit> {
     let settings = Settings::new(args.options, &session.config()?, session.clock.as_ref())?;
     let api = Api::find(&settings)?;
-    let folder = folder::of_manifest(args.folder.output.as_deref(), &args.manifest, settings.load.provider)?;
+    let site = Site::of_manifest(&args.folder, &settings.queue, (&args.manifest, settings.load.provider))?;
     let loader = Loader::new(&args.manifest, settings.load.clone(), session.clock.as_ref())?;
     let what = Load {
         manifest: &args.manifest,
@@ -33,8 +33,8 @@ pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit>
         cost_max: settings.send.cost_max,
         voice: settings.voice,
     };
-    let queue = load(&session, &folder, what).await?;
-    let exit = press(session, folder, (Arc::clone(&queue), settings), api).await;
+    let queue = load(&session, &site, what).await?;
+    let exit = press(session, site.folder, (Arc::clone(&queue), settings), api).await;
     queue.close().await;
     exit
 }

@@ -16,9 +16,11 @@ use crate::cli::text;
 use crate::job::{AttemptId, AttemptOutcome, Clock, JobState, Timestamp, printable};
 use crate::output::{RunFolder, worker_is_dead};
 use crate::queue::sqlite::Access;
-use crate::queue::{LaneStateRow, Left, Queue, QueueError, Scope, Tally};
+use crate::queue::{LaneStateRow, Left, Queue, QueueError, Scope, Tally, WorkerRow};
 use crate::report::Summary;
 
+/// A worker that was not heard of for so long is not counted, as the clocks of two machines may differ.
+const SILENT: Duration = Duration::from_secs(60);
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// The rate is that of the last so many requests.
 const RECENT_ATTEMPTS: u32 = 200;
@@ -107,10 +109,17 @@ impl Look {
     async fn take(queue: &dyn Queue, folder: &RunFolder, clock: &dyn Clock) -> Result<Self, QueueError> {
         let tally = queue.tally().await?;
         let left = queue.left(&Scope::default()).await?;
-        // One that died is listed until the next run takes over what it had.
-        let lives = |token: &str| !worker_is_dead(&folder.spool(), token).unwrap_or(false);
+        // One that died is listed until the next run takes over what it had. Of another machine's worker
+        // there is only its heartbeat to go by.
+        let lives = |worker: &WorkerRow| {
+            if queue.spans_machines() {
+                clock.now().since(worker.heartbeat_at) < SILENT
+            } else {
+                !worker_is_dead(&folder.spool(), &worker.token).unwrap_or(false)
+            }
+        };
         let mut alive = queue.workers().await?;
-        alive.retain(|worker| lives(&worker.token));
+        alive.retain(lives);
         let mut lanes = queue.lane_states().await?;
         lanes.retain(|lane| alive.iter().any(|worker| worker.worker == lane.worker));
         let workers = alive.len();

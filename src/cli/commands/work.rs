@@ -2,25 +2,25 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::cli::api::Api;
 use crate::cli::args::WorkArgs;
 use crate::cli::exit::Exit;
-use crate::cli::folder;
 use crate::cli::ledger;
 use crate::cli::logging;
 use crate::cli::press::Press;
 use crate::cli::session::Session;
 use crate::cli::settings::Settings;
-use crate::queue::sqlite::{Access, Identity};
-use crate::queue::{Queue, QueueError};
+use crate::cli::site::Site;
+use crate::queue::{Access, Identity, Queue, QueueError};
 
 pub(in crate::cli) async fn run(session: Session, args: WorkArgs) -> Result<Exit> {
     let config = session.config()?;
-    let folder = folder::of_run(args.folder.output.as_deref(), &session.current)?;
-    let found = session.provider_of(&folder).await?;
     let mut options = args.options;
+    let queue = options.queue.clone().or(config.options.queue.clone());
+    let site = Site::of_run(&args.folder, &queue, &session.current).await?;
+    let found = session.provider_of(&site).await?;
     // A queue knows whom it is for; naming the provider again is a check, not a choice.
     let asked = *options.load.provider.get_or_insert(config.options.load.provider.unwrap_or(found));
     if asked != found {
@@ -28,8 +28,8 @@ pub(in crate::cli) async fn run(session: Session, args: WorkArgs) -> Result<Exit
     }
     let settings = Settings::new(options, &config, session.clock.as_ref())?;
     let api = Api::find(&settings)?;
-    let queue = session.open(&folder, Access::Existing, Identity::AsItIs).await?;
-    let exit = press(session, folder, (Arc::clone(&queue), settings), (api, args.forever)).await;
+    let queue = session.open(&site, Access::Existing, Identity::AsItIs).await?;
+    let exit = press(session, site.folder, (Arc::clone(&queue), settings), (api, args.forever)).await;
     queue.close().await;
     exit
 }
@@ -40,6 +40,11 @@ async fn press(
     (queue, settings): (Arc<dyn Queue>, Settings),
     (api, forever): (Api, bool),
 ) -> Result<Exit> {
+    // On a machine that is new to the batch there is no folder yet.
+    let at = folder.path();
+    std::fs::create_dir_all(at).with_context(|| {
+        format!("cannot make the run folder {}; name one that can be written with -o DIR", at.display())
+    })?;
     ledger::check(Some(queue.as_ref()), &folder).await?;
     check_cap(queue.as_ref(), &settings).await?;
     logging::start(&folder, api.keys(), settings.voice.verbose, &session.terminal)?;

@@ -65,7 +65,7 @@ fn with_fallback(mut job: NewJob, models: &[&str]) -> NewJob {
 }
 
 fn instead(lane: LaneId, count: u32) -> Permits {
-    Permits { lane, count, also_for: vec![ModelName::default_model()] }
+    Permits { also_for: vec![ModelName::default_model()], ..Permits::own(lane, count) }
 }
 
 pub(in crate::queue) async fn a_lane_that_stands_in_takes_only_jobs_that_allow_it(bench: &dyn Bench) {

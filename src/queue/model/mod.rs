@@ -294,5 +294,5 @@ mod conforms {
         }
     }
 
-    conformance_suite!(Tables::default());
+    conformance_suite!(Some(Tables::default()));
 }

@@ -7,11 +7,12 @@ use super::fault::{Doing, get};
 use super::stage;
 use crate::job::OutputName;
 use crate::queue::QueueError;
+use crate::queue::naming::{NUMBER_MAX, number_of};
+
+pub(super) use crate::queue::naming::{numbered, stem_of};
 
 /// Candidates looked up beyond those that are needed, when the first ones are taken.
 const SPARE: usize = 8;
-/// Numbers that are tried for one file before the batch is taken to be broken.
-const NUMBER_MAX: usize = 1_000_000;
 
 /// $1 JSON array of [job, key], $2 batch: those that belong to another job.
 pub(super) const TAKEN: &str = "
@@ -87,24 +88,6 @@ pub(super) async fn next_free(
     Err(stage::broken("output.name", &format!("no free name behind `{taken_stem}`")))
 }
 
-/// Which number `stem` has among the names of `wanted`; 1 when it is none of them.
-fn number_of(wanted: &str, stem: &str) -> usize {
-    stem.strip_prefix(wanted).and_then(|rest| rest.strip_prefix('-')?.parse().ok()).unwrap_or(1)
-}
-
-pub(super) fn numbered(stem: &str, n: usize) -> Result<String, QueueError> {
-    if n > NUMBER_MAX {
-        return Err(stage::broken("output.name", &format!("no free name for `{stem}`")));
-    }
-    let name: OutputName = stem.parse().map_err(|error| stage::broken("job_detail.output", &error))?;
-    Ok(name.numbered(n).to_string())
-}
-
-/// A file's name without its extension.
-pub(super) fn stem_of(name: &str) -> &str {
-    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
-}
-
 async fn taken(session: &mut Session, pairs: &[(i64, &str)]) -> Result<HashSet<(i64, String)>, QueueError> {
     let rows = sqlx::query(TAKEN)
         .bind(stage::text("output.name", &pairs)?)
@@ -113,17 +96,4 @@ async fn taken(session: &mut Session, pairs: &[(i64, &str)]) -> Result<HashSet<(
         .await
         .doing("naming files")?;
     rows.iter().map(|row| Ok((get(row, "job")?, get(row, "key")?))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_number_in_a_name_is_read_back() {
-        assert_eq!(number_of("hero", "hero"), 1);
-        assert_eq!(number_of("hero", "hero-12"), 12);
-        assert_eq!(number_of("hero-2", "hero-2"), 1);
-        assert_eq!(stem_of("de/v2.1/hero.png"), "de/v2.1/hero");
-    }
 }

@@ -14,6 +14,8 @@ use crate::job::{Clock, CrashPoint, Provider, crash_point};
 use crate::platform;
 use crate::queue::QueueError;
 
+pub use crate::queue::open::{Access, Identity};
+
 /// Connections that only read.
 const READERS_MAX: u32 = 3;
 /// Statements that a connection keeps prepared: all there are, in every size of a set.
@@ -34,34 +36,6 @@ SELECT 'default', $1, $2, $3 WHERE NOT EXISTS (SELECT 1 FROM batch)";
 
 /// How a manifest from standard input is called in an error.
 const STANDARD_INPUT: &str = "-";
-
-/// What a queue is opened for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// To work on; made when it is not there.
-    Create,
-    /// To work on; [`QueueError::Missing`] when it is not there.
-    Existing,
-    /// To look at; staging and comparing work, all else that writes is [`QueueError::Disk`].
-    /// Writes nothing below the run folder, not even the files beside the database that SQLite
-    /// makes for its readers, unless another process left or holds a write-ahead log.
-    /// [`QueueError::Missing`] when it is not there: compare with [`SqliteQueue::in_memory`].
-    ReadOnly,
-}
-
-/// Whose queue it must be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Identity {
-    /// Of this manifest and provider; another one's is an error.
-    Of {
-        /// Relative to the run folder; `None` for standard input.
-        manifest: Option<String>,
-        /// Whom it is sent to.
-        provider: Provider,
-    },
-    /// Whichever it is: for commands without a manifest.
-    AsItIs,
-}
 
 /// How sure a commit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

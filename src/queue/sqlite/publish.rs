@@ -13,6 +13,7 @@ use super::names::{self, Wanted};
 use super::rows::{self, Row, Values};
 use super::stage;
 use crate::job::{CrashPoint, Epoch, JobId, OutputId, OutputName, crash_point};
+use crate::queue::naming::in_order;
 use crate::queue::{OldOutput, OutputMove, PlannedOutput, Publication, QueueError};
 
 /// $1 JSON array of jobs.
@@ -348,35 +349,8 @@ pub(super) async fn moves(conn: &mut SqliteConnection, batch: i64) -> Result<Vec
         let (bytes, digest) = (count(row, "bytes")?, parsed(row, "sha256")?);
         waiting.push((owners, OutputMove { output: OutputId(output), from: name, to, bytes, digest }));
     }
-    let mut gone = HashSet::new();
-    let mut moves = Vec::new();
-    loop {
-        let before = waiting.len();
-        waiting.retain(|(owners, one)| {
-            let is_free = owners.iter().all(|owner| gone.contains(owner));
-            if is_free {
-                gone.insert(one.output.0);
-                moves.push(one.clone());
-            }
-            !is_free
-        });
-        if waiting.len() < before {
-            continue;
-        }
-        // Names that are swapped: one of the files steps aside, and the next look finds the rest.
-        let ids: HashSet<i64> = waiting.iter().map(|(_, one)| one.output.0).collect();
-        let swapped = |owners: &[i64]| owners.iter().all(|owner| gone.contains(owner) || ids.contains(owner));
-        let Some((_, one)) = waiting.iter_mut().find(|(owners, _)| swapped(owners)) else { return Ok(moves) };
-        let (stem, extension) = one.from.rsplit_once('.').unwrap_or((&one.from, ""));
-        let aside = format!("{stem}{ASIDE}{extension}");
-        moves.push(OutputMove { to: aside.clone(), ..one.clone() });
-        gone.insert(one.output.0);
-        one.from = aside;
-    }
+    Ok(in_order(waiting))
 }
-
-/// Marks the name of a file that only steps aside for another one: it is still to be renamed.
-const ASIDE: &str = ".moving.";
 
 pub(super) async fn begin_moves(
     session: &mut Session,

@@ -55,7 +55,7 @@ impl Bench for Folder {
     }
 }
 
-conformance_suite!(Folder::new());
+conformance_suite!(Some(Folder::new()));
 
 async fn open(options: OpenOptions) -> Result<SqliteQueue, QueueError> {
     SqliteQueue::open(options).await

@@ -1,0 +1,105 @@
+//! Where a command works: its run folder, and the database of its queue if that is not in the folder.
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use super::args::{FolderArgs, QueueOptions};
+use super::folder;
+use crate::job::{Provider, printable};
+use crate::output::RunFolder;
+use crate::queue::postgres::{Address, PostgresQueue};
+
+/// Batches that an error lists.
+const LISTED_MAX: usize = 10;
+
+/// A run folder and, for a queue of many machines, its batch.
+#[derive(Debug, Clone)]
+pub(super) struct Site {
+    pub(super) folder: RunFolder,
+    pub(super) database: Option<Database>,
+}
+
+/// One batch in a database.
+#[derive(Debug, Clone)]
+pub(super) struct Database {
+    pub(super) address: Address,
+    pub(super) batch: String,
+}
+
+impl Site {
+    /// Of a command that has a manifest. A batch without a name is called as its folder is.
+    pub(super) fn of_manifest(
+        args: &FolderArgs,
+        queue: &QueueOptions,
+        (manifest, provider): (&Path, Provider),
+    ) -> Result<Self> {
+        let folder = folder::of_manifest(args.output.as_deref(), manifest, provider)?;
+        let database = match queue.address()? {
+            None => None,
+            Some(address) => {
+                let Some(batch) = queue.batch.clone().or_else(|| name_of(&folder)) else {
+                    bail!("{} gives the batch no name; name it with --batch NAME", folder.path().display())
+                };
+                Some(Database { address, batch })
+            }
+        };
+        Ok(Self { folder, database })
+    }
+
+    /// Of a command without one. Where only the database is named, it must hold one batch, or `-o` or
+    /// `--batch` chooses; results go to `out/<batch>` then.
+    pub(super) async fn of_run(args: &FolderArgs, queue: &QueueOptions, current: &Path) -> Result<Self> {
+        let Some(address) = queue.address()? else {
+            return Ok(Self { folder: folder::of_run(args.output.as_deref(), current)?, database: None });
+        };
+        let folder = args.output.as_deref().map(folder::given).transpose()?;
+        let named = queue.batch.clone().or_else(|| folder.as_ref().and_then(name_of));
+        let batch = match named {
+            Some(batch) => batch,
+            None => only_batch(&address).await?,
+        };
+        let folder = match folder {
+            Some(folder) => folder,
+            None => folder::of_batch(&batch)?,
+        };
+        Ok(Self { folder, database: Some(Database { address, batch }) })
+    }
+
+    /// What other commands are told to find it by, without a password.
+    pub(super) fn flags(&self) -> String {
+        let folder = self.folder.path().display().to_string();
+        match &self.database {
+            None => format!("-o {}", printable(&folder)),
+            Some(Database { address, batch }) => {
+                format!("--queue {address} --batch {} -o {}", printable(batch), printable(&folder))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, batch `{}`", self.address, printable(&self.batch))
+    }
+}
+
+fn name_of(folder: &RunFolder) -> Option<String> {
+    Some(folder.path().file_name()?.to_string_lossy().into_owned())
+}
+
+async fn only_batch(address: &Address) -> Result<String> {
+    let mut batches = PostgresQueue::batches(address.clone()).await?;
+    match (batches.len(), batches.pop()) {
+        (1, Some(only)) => Ok(only),
+        (_, None) => bail!("there is no batch at {address}; `nightpress load MANIFEST --queue …` makes one"),
+        (several, Some(last)) => {
+            batches.push(last);
+            let shown: Vec<String> =
+                batches.iter().rev().take(LISTED_MAX).map(|name| printable(name).to_string()).collect();
+            let more = if several > LISTED_MAX { ", …" } else { "" };
+            bail!("{address} holds {several} batches; choose one with --batch: {}{more}", shown.join(", "))
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! From the server's errors to the queue's, by SQLSTATE and never by their text.
+
+use std::sync::Arc;
+
+use sqlx::postgres::{PgDatabaseError, PgRow};
+use sqlx::{Decode, Postgres, Row, Type};
+
+use crate::queue::QueueError;
+
+/// Only one of the planned files may have a name: who comes second chooses again.
+const PLANNED_KEY: &str = "output_planned_key";
+
+/// What can be done about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// The server is gone, restarts or has no room: it will be back.
+    Away,
+    /// Another transaction was in the way; the same again may well succeed.
+    Again,
+    /// No other try will do better.
+    Final,
+}
+
+/// SQLSTATEs (postgresql.org/docs/current/errcodes-appendix.html, read 2026-11): what a server says that
+/// stops, starts, follows another one or has no connection left.
+const AWAY: &[&str] = &["57P01", "57P02", "57P03", "57P05", "53300", "25P03", READ_ONLY, "72000"];
+/// Deadlocks, serialisation, a lock or a statement that took too long.
+const AGAIN: &[&str] = &["40001", "40P01", "55P03", "57014"];
+const READ_ONLY: &str = "25006";
+/// What cannot be written: a full disk, a broken one, a connection that only reads.
+const UNWRITABLE: &[&str] = &["53100", "58030", READ_ONLY];
+
+pub(super) fn nature(error: &sqlx::Error) -> Nature {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Nature::Away,
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            let is_planned_key = code == "23505"
+                && error
+                    .try_downcast_ref::<PgDatabaseError>()
+                    .is_some_and(|error| error.constraint() == Some(PLANNED_KEY));
+            if code.starts_with("08") || AWAY.contains(&code.as_ref()) {
+                Nature::Away
+            } else if is_planned_key || AGAIN.contains(&code.as_ref()) {
+                Nature::Again
+            } else {
+                Nature::Final
+            }
+        }
+        _ => Nature::Final,
+    }
+}
+
+/// The nature of an error that a statement was answered with.
+pub(super) fn nature_of(error: &QueueError) -> Nature {
+    match error {
+        QueueError::Engine { source, .. } | QueueError::Disk { source, .. } => nature(source),
+        _ => Nature::Final,
+    }
+}
+
+/// Whether the server refused to write.
+pub(super) fn is_read_only(error: &QueueError) -> bool {
+    let QueueError::Disk { source, .. } = error else { return false };
+    source
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| code == READ_ONLY)
+}
+
+/// Says what was being done when the server failed.
+pub(super) trait Doing<T> {
+    /// `what` continues "the queue failed while …".
+    fn doing(self, what: &'static str) -> Result<T, QueueError>;
+}
+
+impl<T> Doing<T> for Result<T, sqlx::Error> {
+    fn doing(self, what: &'static str) -> Result<T, QueueError> {
+        self.map_err(|source| {
+            let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
+            let is_disk = code.is_some_and(|code| UNWRITABLE.contains(&code.as_ref()));
+            let source = Arc::new(source);
+            if is_disk { QueueError::Disk { what, source } } else { QueueError::Engine { what, source } }
+        })
+    }
+}
+
+/// Reads a column of a row.
+pub(super) fn get<'r, T>(row: &'r PgRow, column: &'static str) -> Result<T, QueueError>
+where
+    T: Decode<'r, Postgres> + Type<Postgres>,
+{
+    row.try_get(column).map_err(|error| QueueError::Broken { what: column, detail: error.to_string() })
+}
+
+/// Reads a column whose text is a value of ours.
+pub(super) fn parsed<T>(row: &PgRow, column: &'static str) -> Result<T, QueueError>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    let text: &str = get(row, column)?;
+    text.parse().map_err(|error: T::Err| QueueError::Broken { what: column, detail: error.to_string() })
+}
+
+/// Reads a column that counts something.
+pub(super) fn count(row: &PgRow, column: &'static str) -> Result<u64, QueueError> {
+    narrow(row, column)
+}
+
+/// Reads a column that counts something or is empty.
+pub(super) fn count_or_none(row: &PgRow, column: &'static str) -> Result<Option<u64>, QueueError> {
+    narrow_or_none(row, column)
+}
+
+/// Reads a column that fits another kind of number.
+pub(super) fn narrow<T: TryFrom<i64>>(row: &PgRow, column: &'static str) -> Result<T, QueueError> {
+    fit(get(row, column)?, column)
+}
+
+/// As [`narrow`] where there may be none.
+pub(super) fn narrow_or_none<T: TryFrom<i64>>(
+    row: &PgRow,
+    column: &'static str,
+) -> Result<Option<T>, QueueError> {
+    get::<Option<i64>>(row, column)?.map(|n| fit(n, column)).transpose()
+}
+
+fn fit<T: TryFrom<i64>>(n: i64, column: &'static str) -> Result<T, QueueError> {
+    T::try_from(n).map_err(|_| QueueError::Broken { what: column, detail: format!("{n} is out of range") })
+}
+
+/// A number of ours as the server keeps it. Numbers above 2^63 do not occur; they would be cut there.
+pub(super) fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Text of a provider as the server takes it: PostgreSQL knows no NUL in text.
+pub(super) fn storable(text: Option<&str>) -> Option<String> {
+    text.map(|text| text.replace('\0', "\u{fffd}"))
+}

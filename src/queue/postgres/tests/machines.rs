@@ -1,0 +1,87 @@
+//! Workers on many machines: who is dead, and what they hear of each other.
+
+use std::time::Duration;
+
+use super::super::rescue::HORIZON;
+use super::Schema;
+use crate::job::{AttemptOutcome, JobState};
+use crate::queue::conformance::{World, new_job};
+use crate::queue::{LoadPolicy, LostPolicy, Next, Queue, QueueError};
+
+const BEAT: Duration = Duration::from_secs(3);
+
+/// Time passes while these workers beat.
+async fn pass(time: Duration, beating: &[&World]) {
+    let mut passed = Duration::ZERO;
+    while passed < time {
+        beating[0].clock.advance(BEAT);
+        passed += BEAT;
+        for world in beating {
+            assert!(!world.queue.heartbeat(world.worker).await.unwrap().declared_dead);
+        }
+    }
+}
+
+async fn rescued(world: &World) -> u64 {
+    world.queue.rescue_silent(world.worker, LostPolicy::Retry).await.unwrap().lost
+}
+
+#[tokio::test]
+async fn a_silent_worker_is_taken_over_and_its_late_answer_is_refused() {
+    let Some(schema) = Schema::new() else { return };
+    let one = World::new(&schema).await;
+    one.load(vec![new_job("a", 0)]).await;
+    let other = one.beside(&schema).await;
+    let claim = one.claim_one().await;
+    pass(HORIZON.saturating_sub(BEAT), &[&other]).await;
+    assert_eq!(rescued(&other).await, 0, "it may only be slow");
+    pass(BEAT * 2, &[&other]).await;
+    assert_eq!(rescued(&other).await, 1);
+    let again = other.claim_one().await;
+    assert!(again.epoch > claim.epoch);
+    let late = one.settle(&claim, AttemptOutcome::Failed, Next::Fail).await;
+    assert!(matches!(late, Err(QueueError::LeaseLost { .. })), "{late:?}");
+    assert!(one.queue.heartbeat(one.worker).await.unwrap().declared_dead);
+    other.finish(&again).await;
+    assert_eq!(one.state("a").await, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn who_beats_lives_and_who_was_away_itself_judges_nobody() {
+    let Some(schema) = Schema::new() else { return };
+    let one = World::new(&schema).await;
+    let other = one.beside(&schema).await;
+    pass(HORIZON * 2, &[&one, &other]).await;
+    assert_eq!((rescued(&one).await, rescued(&other).await), (0, 0));
+    // Nobody could be heard of for an hour; the first that comes back finds the others silent.
+    one.clock.advance(Duration::from_secs(3_600));
+    assert!(!other.queue.heartbeat(other.worker).await.unwrap().declared_dead);
+    other.queue.rescue_silent(other.worker, LostPolicy::Retry).await.unwrap();
+    assert!(!one.queue.heartbeat(one.worker).await.unwrap().declared_dead, "it was given no time");
+    // Who does not come back within the horizon is dead after all.
+    pass(HORIZON + BEAT * 2, &[&other]).await;
+    other.queue.rescue_silent(other.worker, LostPolicy::Retry).await.unwrap();
+    assert!(one.queue.heartbeat(one.worker).await.unwrap().declared_dead);
+}
+
+#[tokio::test]
+async fn a_load_is_heard_of_by_who_waits_for_work() {
+    let Some(schema) = Schema::new() else { return };
+    let (one, other) = (schema.open().await, schema.open().await);
+    // The first word says that it listens now.
+    let heard = async || tokio::time::timeout(Duration::from_secs(60), one.news()).await;
+    other.stage(vec![new_job("a", 0)]).await.unwrap();
+    let mut loads = 0;
+    // Nobody knows when a listener begins to listen: it is told again until it has heard.
+    loop {
+        other.stage(vec![]).await.unwrap();
+        other.apply_load(LoadPolicy::default()).await.unwrap();
+        loads += 1;
+        if tokio::time::timeout(Duration::from_millis(500), one.news()).await.is_ok() || loads > 100 {
+            break;
+        }
+    }
+    other.stage(vec![new_job("a", 0), new_job("b", 1)]).await.unwrap();
+    other.apply_load(LoadPolicy::default()).await.unwrap();
+    heard().await.expect("was told");
+}

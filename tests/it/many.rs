@@ -1,0 +1,89 @@
+//! Many machines on one queue in PostgreSQL, as far as one machine with several folders can play them.
+
+use crate::postgres;
+use crate::program::{Desk, Seen};
+
+/// A database of the test's own; `None` where there is no PostgreSQL, which is told.
+fn database() -> Option<String> {
+    Some(postgres::shared()?.database(&postgres::unique("many")))
+}
+
+fn manifest(jobs: usize) -> String {
+    let lines: Vec<String> =
+        (0..jobs).map(|n| format!("{{\"id\":\"j{n}\",\"prompt\":\"picture {n}\"}}")).collect();
+    lines.join("\n")
+}
+
+fn images(desk: &Desk, folder: &str) -> usize {
+    std::fs::read_dir(desk.path(folder).join("images")).map_or(0, Iterator::count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_machines_share_one_batch_and_every_job_is_sent_once() {
+    let Some(url) = database() else { return };
+    let desk = Desk::new(vec![]).await;
+    desk.write("catalog.jsonl", &manifest(60));
+    let at = ["--provider", "simulator", "--queue", &url];
+    let run = async |args: &[&str]| -> Seen { desk.run(&[args, &at[2..]].concat()).await };
+    let loaded =
+        desk.run(&[&["load", "catalog.jsonl", "-o", "one"], &at[..], &["--batch", "spring"]].concat()).await;
+    let loaded = loaded.ended(0);
+    assert!(loaded.out.contains("--batch spring"), "{}", loaded.out);
+    assert!(!desk.path("one/queue.db").exists(), "the queue is elsewhere");
+    let work = |folder: &'static str| {
+        let args = [&["work", "-o", folder, "--batch", "spring"], &at[2..]].concat();
+        desk.command(&args).spawn().expect("starts")
+    };
+    let (one, two) = (work("one"), work("two"));
+    let (one, two) = tokio::join!(desk.finish(one), desk.finish(two));
+    one.ended(0);
+    two.ended(0);
+    assert_eq!(desk.sent(), 60, "each job once");
+    assert_eq!(images(&desk, "one") + images(&desk, "two"), 60);
+    let status = run(&["status", "--json"]).await.ended(0);
+    assert!(status.out.contains("\"succeeded\":60"), "{}", status.out);
+    let jobs = run(&["jobs", "--json", "--batch", "spring"]).await.ended(0);
+    assert_eq!(jobs.out.matches("\"job\":").count(), 60, "{}", jobs.out);
+    run(&["report", "-o", "two", "--batch", "spring"]).await.ended(0);
+    assert_eq!(desk.read("two/attempts.csv").lines().count(), 61);
+    // The same again, on another machine: nothing is left to do, and nothing is paid again.
+    run(&["work", "-o", "three", "--batch", "spring"]).await.ended(0);
+    assert_eq!(desk.sent(), 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_are_chosen_by_name_and_a_run_resumes_its_own() {
+    let Some(url) = database() else { return };
+    let desk = Desk::new(vec![]).await;
+    desk.write("a.jsonl", &manifest(3));
+    desk.write("b.jsonl", &manifest(2));
+    let queue = ["--provider", "simulator", "--queue", &url];
+    for (manifest, sent) in [("a.jsonl", 3), ("b.jsonl", 5), ("a.jsonl", 5)] {
+        desk.run(&[&["run", manifest], &queue[..]].concat()).await.ended(0);
+        assert_eq!(desk.sent(), sent);
+    }
+    assert_eq!(images(&desk, "out/a-simulator"), 3);
+    let which = desk.run(&["status", "--queue", &url]).await.ended(2);
+    assert!(which.err.contains("a-simulator") && which.err.contains("--batch"), "{}", which.err);
+    let none = desk.run(&["status", "--queue", &url, "--batch", "c"]).await.ended(2);
+    assert!(none.err.contains("batch `c`"), "{}", none.err);
+    let other =
+        desk.run(&[&["run", "b.jsonl", "--batch", "a-simulator"], &queue[..]].concat()).await.ended(2);
+    assert!(other.err.contains("a.jsonl"), "{}", other.err);
+    let planned = desk.run(&[&["plan", "a.jsonl", "--json"], &queue[..]].concat()).await.ended(0);
+    assert!(planned.out.contains("\"unchanged\":3"), "{}", planned.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_shown_nowhere() {
+    if postgres::shared().is_none() {
+        return;
+    }
+    let desk = Desk::new(vec![]).await;
+    desk.write("a.jsonl", &manifest(1));
+    for url in ["postgres://ann:s3cr3t@127.0.0.1:x/press", "postgres://ann:s3cr3t@h/press?sslmode=nonsense"] {
+        let seen = desk.run(&["run", "a.jsonl", "--provider", "simulator", "--queue", url]).await.ended(2);
+        assert!(!seen.err.contains("s3cr3t") && !seen.out.contains("s3cr3t"), "{}", seen.err);
+    }
+    assert_eq!(desk.sent(), 0);
+}
