@@ -3,14 +3,13 @@
 //! A reference image is read and encoded while the request is sent. Its base64 is never held,
 //! and the body's length is known before the first byte leaves.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use serde_json::{Map, Value, json};
-use tokio::task::spawn_blocking;
+use tokio::fs::File;
+use tokio::io::AsyncReadExt as _;
 use url::Url;
 
 use super::key::Key;
@@ -129,17 +128,17 @@ impl RequestBody {
     /// Its bytes, read and encoded as they are asked for. Fails if a file is not as long as it
     /// was when the manifest was read.
     pub fn into_stream(self) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
-        stream::try_unfold((self.pieces.into_iter(), None::<Upload>), |(mut pieces, mut upload)| async move {
+        stream::try_unfold((self.pieces.into_iter(), None::<OpenFile>), |(mut pieces, mut open)| async move {
             loop {
-                if let Some(file) = upload.take()
-                    && let Some((block, file)) = file.next().await?
+                if let Some(mut file) = open.take()
+                    && let Some(block) = file.next_block().await?
                 {
                     return Ok(Some((block, (pieces, Some(file)))));
                 }
                 match pieces.next() {
                     None => return Ok(None),
                     Some(Piece::Json(json)) => return Ok(Some((json, (pieces, None)))),
-                    Some(Piece::File { path, bytes }) => upload = Some(Upload::new(path, bytes)),
+                    Some(Piece::File { path, bytes }) => open = Some(OpenFile::open(&path, bytes).await?),
                 }
             }
         })
@@ -179,43 +178,29 @@ pub(super) struct ReferenceGone {
 }
 
 /// A reference that is being sent.
-struct Upload {
+struct OpenFile {
+    file: File,
     path: PathBuf,
-    /// Opened when its first block is asked for.
-    file: Option<File>,
     left: u64,
-    /// What was read last; its memory is used for every block.
-    block: Vec<u8>,
 }
 
-impl Upload {
-    fn new(path: PathBuf, bytes: u64) -> Self {
-        Self { path, file: None, left: bytes, block: Vec::new() }
+impl OpenFile {
+    async fn open(path: &Path, bytes: u64) -> std::io::Result<Self> {
+        Ok(Self { file: File::open(path).await?, path: path.to_owned(), left: bytes })
     }
 
-    /// The next block, read and encoded in one step off the async threads.
-    async fn next(mut self) -> std::io::Result<Option<(Bytes, Self)>> {
+    async fn next_block(&mut self) -> std::io::Result<Option<Bytes>> {
         if self.left == 0 {
             return Ok(None);
         }
-        let step = move || self.read().map(|encoded| Some((encoded, self)));
-        spawn_blocking(step).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
-    }
-
-    fn read(&mut self) -> std::io::Result<Bytes> {
-        let mut file = match self.file.take() {
-            Some(file) => file,
-            None => File::open(&self.path)?,
-        };
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(REFERENCE_BLOCK_BYTES);
-        self.block.resize(wanted, 0);
-        file.read_exact(&mut self.block).map_err(|error| {
+        let mut block = vec![0; wanted];
+        self.file.read_exact(&mut block).await.map_err(|error| {
             let path = self.path.clone();
             std::io::Error::new(error.kind(), ReferenceGone { path, error })
         })?;
-        self.file = Some(file);
         self.left -= wanted as u64;
-        Ok(base64_simd::STANDARD.encode_to_string(&self.block).into())
+        Ok(Some(base64_simd::STANDARD.encode_to_string(&block).into()))
     }
 }
 
