@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use rand::RngExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::api::LiveApi;
@@ -29,6 +30,9 @@ use crate::worker::{Concurrency, Ending, Shutdown, Work, WorkConfig, WorkError, 
 
 /// How often the reports are brought up to date while a run goes on.
 const REPORTS_EVERY: Duration = Duration::from_secs(30);
+/// They are written from the beginning each time: of a million jobs that takes seconds, and the pause
+/// after it is so many times as long.
+const REPORTS_PAUSE_FACTOR: u32 = 20;
 const PAGE_ROWS: u32 = 1_000;
 
 /// A loaded queue, and how it is to be worked on.
@@ -313,14 +317,17 @@ impl Press {
 /// Keeps the reports fresh while a run goes on. What cannot be written now is tried again; the
 /// last try, after the work, is the one whose failure counts.
 async fn refresh_reports(queue: Arc<dyn Queue>, folder: RunFolder, end: CancellationToken) {
+    let mut pause = REPORTS_EVERY;
     loop {
         tokio::select! {
             () = end.cancelled() => return,
-            () = tokio::time::sleep(REPORTS_EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
         }
+        let start = Instant::now();
         match write_reports(queue.as_ref(), &folder).await {
             Ok(()) | Err(ReportError::Queue(QueueError::Closed)) => {}
             Err(error) => tracing::warn!("the reports could not be refreshed: {error}"),
         }
+        pause = REPORTS_EVERY.max(start.elapsed() * REPORTS_PAUSE_FACTOR);
     }
 }

@@ -164,12 +164,6 @@ RETURNING job";
 
 const CLEAR: &str = "DELETE FROM temp.matched; DELETE FROM temp.staged";
 
-/// While jobs are loaded, whose names go all over two indexes: what does not fit into the cache is
-/// written to the log again and again. It is given back with the end of the load.
-const LARGE_CACHE: &str = "PRAGMA cache_size = -98304";
-/// As `open` sets it.
-const USUAL_CACHE: &str = "PRAGMA cache_size = -32768";
-
 /// What [`apply`] would do.
 pub(super) async fn diff(session: &mut Session, policy: LoadPolicy) -> Result<LoadDiff, QueueError> {
     let what = "comparing the manifest with the queue";
@@ -245,17 +239,6 @@ async fn compare_fields(session: &mut Session, diff: &mut LoadDiff) -> Result<()
 /// Brings the batch in line with the staged jobs and forgets them.
 pub(super) async fn apply(session: &mut Session, policy: LoadPolicy) -> Result<LoadDiff, QueueError> {
     let what = "loading jobs";
-    session.run(what, LARGE_CACHE).await?;
-    let loaded = bring_in(session, policy).await;
-    session.run(what, USUAL_CACHE).await?;
-    if loaded.is_ok() {
-        crash_point(CrashPoint::LoadWritten);
-    }
-    loaded
-}
-
-async fn bring_in(session: &mut Session, policy: LoadPolicy) -> Result<LoadDiff, QueueError> {
-    let what = "loading jobs";
     let diff = diff(session, policy).await?;
     let (batch, now) = (session.batch, session.now());
     let first: i64 = sqlx::query_scalar("SELECT coalesce(max(job), 0) + 1 FROM job")
@@ -272,6 +255,7 @@ async fn bring_in(session: &mut Session, policy: LoadPolicy) -> Result<LoadDiff,
         leave.execute(&mut session.conn).await.doing(what)?;
     }
     session.run(what, CLEAR).await?;
+    crash_point(CrashPoint::LoadWritten);
     Ok(diff)
 }
 

@@ -22,8 +22,7 @@ const READERS_MAX: u32 = 3;
 const STATEMENTS_MAX: usize = 384;
 /// Rows that a connection's thread may be ahead of the reader.
 const ROWS_AHEAD: usize = 256;
-/// Page cache of the writing connection, in KiB; SQLite spells KiB as a negative number. A load has
-/// more, see `load`.
+/// Page cache of the writing connection, in KiB; SQLite spells KiB as a negative number.
 const CACHE: &str = "-32768";
 /// Of each reading connection.
 const READER_CACHE: &str = "-4096";
