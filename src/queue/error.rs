@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use crate::job::{JobId, Provider, UnknownText, WorkerId};
 
+/// What the database beneath said, whichever it is.
+pub type EngineError = Arc<dyn std::error::Error + Send + Sync>;
+
 /// What can go wrong in the queue. Cloneable, since one failed commit answers many callers.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum QueueError {
@@ -119,7 +122,7 @@ pub enum QueueError {
         /// What was tried.
         what: &'static str,
         /// The engine's error.
-        source: Arc<sqlx::Error>,
+        source: EngineError,
     },
     /// The file is not a database or is damaged.
     #[error(
@@ -130,7 +133,7 @@ pub enum QueueError {
         /// The database.
         path: String,
         /// The engine's error.
-        source: Arc<sqlx::Error>,
+        source: EngineError,
     },
     /// Any other error of the engine.
     #[error("the queue failed while {what}: {source}")]
@@ -138,7 +141,7 @@ pub enum QueueError {
         /// What was tried.
         what: &'static str,
         /// The engine's error.
-        source: Arc<sqlx::Error>,
+        source: EngineError,
     },
     /// An address that cannot be used. It is not quoted, since it may hold a password.
     #[error("--queue is no address of a PostgreSQL database: {why}; write postgres://user@host/database")]
@@ -154,7 +157,7 @@ pub enum QueueError {
         /// How long it was waited for.
         waited_s: u64,
         /// What the last try said.
-        source: Arc<sqlx::Error>,
+        source: EngineError,
     },
     /// The connection that held the staged jobs broke.
     #[error(

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use error::QueueError;
+pub use error::{EngineError, QueueError};
 pub use lane::{KnownLimit, LaneKey, LaneNote, LaneRow, LaneState, LaneStateRow, LimitSource, ModelLeft};
 pub use load::{LoadDiff, LoadPolicy, NewJob};
 pub use open::{Access, Identity};

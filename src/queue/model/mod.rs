@@ -68,7 +68,7 @@ impl ModelQueue {
 
 /// What a disk that fails looks like to who uses a queue.
 pub(crate) fn disk_error(what: &'static str) -> QueueError {
-    QueueError::Disk { what, source: Arc::new(sqlx::Error::WorkerCrashed) }
+    QueueError::Disk { what, source: Arc::new(std::io::Error::from(std::io::ErrorKind::StorageFull)) }
 }
 
 #[async_trait]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::postgres::{PgDatabaseError, PgRow};
 use sqlx::{Decode, Postgres, Row, Type};
 
-use crate::queue::QueueError;
+use crate::queue::{EngineError, QueueError};
 
 /// Only one of the planned files may have a name: who comes second chooses again.
 const PLANNED_KEY: &str = "output_planned_key";
@@ -54,7 +54,9 @@ pub(super) fn nature(error: &sqlx::Error) -> Nature {
 /// The nature of an error that a statement was answered with.
 pub(super) fn nature_of(error: &QueueError) -> Nature {
     match error {
-        QueueError::Engine { source, .. } | QueueError::Disk { source, .. } => nature(source),
+        QueueError::Engine { source, .. } | QueueError::Disk { source, .. } => {
+            source.downcast_ref().map_or(Nature::Final, nature)
+        }
         _ => Nature::Final,
     }
 }
@@ -63,7 +65,8 @@ pub(super) fn nature_of(error: &QueueError) -> Nature {
 pub(super) fn is_read_only(error: &QueueError) -> bool {
     let QueueError::Disk { source, .. } = error else { return false };
     source
-        .as_database_error()
+        .downcast_ref()
+        .and_then(sqlx::Error::as_database_error)
         .and_then(sqlx::error::DatabaseError::code)
         .is_some_and(|code| code == READ_ONLY)
 }
@@ -79,7 +82,7 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
         self.map_err(|source| {
             let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
             let is_disk = code.is_some_and(|code| UNWRITABLE.contains(&code.as_ref()));
-            let source = Arc::new(source);
+            let source: EngineError = Arc::new(source);
             if is_disk { QueueError::Disk { what, source } } else { QueueError::Engine { what, source } }
         })
     }

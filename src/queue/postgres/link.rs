@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
-use super::fault::{Doing, Nature, is_read_only, nature, nature_of};
+use super::fault::{Doing, Nature, is_read_only, nature_of};
 use super::stage;
 use crate::job::Clock;
 use crate::queue::QueueError;
@@ -329,10 +329,9 @@ impl Link {
 
     /// What is told when patience is at its end.
     fn given_up(&self, error: QueueError, patience: &Patience) -> QueueError {
+        let is_away = nature_of(&error) == Nature::Away;
         match error {
-            QueueError::Engine { source, .. } | QueueError::Disk { source, .. }
-                if nature(&source) == Nature::Away =>
-            {
+            QueueError::Engine { source, .. } | QueueError::Disk { source, .. } if is_away => {
                 let at = self.place.address.to_string();
                 QueueError::Unreachable { at, waited_s: patience.since.elapsed().as_secs(), source }
             }

@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use serde::Deserialize;
-use sqlx::sqlite::SqliteRow;
+use rusqlite::{Row, ToSql, params};
 
 use super::depend::list;
-use super::engine::Session;
-use super::fault::{Doing, get};
+use super::engine::{Results, Session};
+use super::fault::{get, narrow, parsed, text};
+use super::sql::Sql;
 use super::stage;
 use crate::job::{
     AttemptId, CrashPoint, Epoch, JobId, LaneId, MediaType, Micros, ModelName, Reference, WorkerId,
@@ -18,118 +18,103 @@ use crate::queue::{Claim, ClaimRequest, Claimed, Company, Counters, QueueError};
 /// `job.turn` of a job that runs alone.
 const TURN_ALONE: i64 = 2;
 
-const ALIVE: &str = "SELECT count(*) FROM worker WHERE worker = $1 AND ended_at IS NULL";
+const ALIVE: &str = "SELECT count(*) FROM worker WHERE worker = ?1 AND ended_at IS NULL";
 
-/// $1 now, $2 worker. Reads the snoozed from the earliest on and stops at the first that is not due. A job that
-/// was snoozed in what is now the future is due too: the clock went back, nobody knows how far. Answers
-/// whether the worker may hold leases.
-pub(super) const PROMOTE_DUE: &str = "
-UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND available_at <= $1;
-UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND snoozed_at > $1;
-SELECT count(*) FROM worker WHERE worker = $2 AND ended_at IS NULL";
+/// ?1 now. Reads the snoozed from the earliest on and stops at the first that is not due. A job that
+/// was snoozed in what is now the future is due too: the clock went back, nobody knows how far.
+pub(super) const PROMOTE_DUE: [&str; 2] = [
+    "UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND available_at <= ?1",
+    "UPDATE job SET ready = 1 WHERE state = 'pending' AND ready = 0 AND snoozed_at > ?1",
+];
 
-/// $1 batch, $2 lane, $3 permits, $4 glob, $5 and $6 first and last turn. Reads the head of the index,
-/// in its order. All in one row, here as in the other statements of a job's way: each row that comes
-/// from the connection's thread may wake the engine's by itself, which costs more than the row.
+/// ?1 batch, ?2 lane, ?3 permits, ?4 glob, ?5 and ?6 first and last turn. Reads the head of the index,
+/// in its order.
 pub(super) const DUE: &str = "
-SELECT json_group_array(json_array(job, reservation)) FROM (
 SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_ready
-WHERE batch = $1 AND model = (SELECT model FROM lane WHERE lane = $2) AND state = 'pending' AND ready = 1
-  AND turn BETWEEN $5 AND $6 AND ($4 IS NULL OR name GLOB $4)
-ORDER BY turn, priority DESC, ordinal LIMIT $3)";
+WHERE batch = ?1 AND model = (SELECT model FROM lane WHERE lane = ?2) AND state = 'pending' AND ready = 1
+  AND turn BETWEEN ?5 AND ?6 AND (?4 IS NULL OR name GLOB ?4)
+ORDER BY turn, priority DESC, ordinal LIMIT ?3";
 
-/// As [`DUE`] for a lane that stands in for the model $7: jobs that name its own among their fallbacks.
+/// As [`DUE`] for a lane that stands in for the model ?7: jobs that name its own among their fallbacks.
 pub(super) const DUE_ELSEWHERE: &str = "
-SELECT json_group_array(json_array(job, reservation)) FROM (
 SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_ready_elsewhere
-WHERE batch = $1 AND model = $7 AND state = 'pending' AND ready = 1 AND fallbacks IS NOT NULL
-  AND (SELECT model FROM lane WHERE lane = $2) IN (SELECT value FROM json_each(fallbacks))
-  AND turn BETWEEN $5 AND $6 AND ($4 IS NULL OR name GLOB $4)
-ORDER BY turn, priority DESC, ordinal LIMIT $3)";
+WHERE batch = ?1 AND model = ?7 AND state = 'pending' AND ready = 1 AND fallbacks IS NOT NULL
+  AND (SELECT model FROM lane WHERE lane = ?2) IN (SELECT value FROM json_each(fallbacks))
+  AND turn BETWEEN ?5 AND ?6 AND (?4 IS NULL OR name GLOB ?4)
+ORDER BY turn, priority DESC, ordinal LIMIT ?3";
 
-/// As [`DUE_ELSEWHERE`] for a pilot of the first $8 jobs.
+/// As [`DUE_ELSEWHERE`] for a pilot of the first ?8 jobs.
 pub(super) const DUE_ELSEWHERE_FIRST: &str = "
-SELECT json_group_array(json_array(job, reservation)) FROM (
 SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_listed
-WHERE batch = $1 AND in_manifest = 1 AND ordinal < $8
-  AND model = $7 AND state = 'pending' AND ready = 1 AND fallbacks IS NOT NULL
-  AND (SELECT model FROM lane WHERE lane = $2) IN (SELECT value FROM json_each(fallbacks))
-  AND turn BETWEEN $5 AND $6 AND ($4 IS NULL OR name GLOB $4)
-ORDER BY turn, priority DESC, ordinal LIMIT $3)";
+WHERE batch = ?1 AND in_manifest = 1 AND ordinal < ?8
+  AND model = ?7 AND state = 'pending' AND ready = 1 AND fallbacks IS NOT NULL
+  AND (SELECT model FROM lane WHERE lane = ?2) IN (SELECT value FROM json_each(fallbacks))
+  AND turn BETWEEN ?5 AND ?6 AND (?4 IS NULL OR name GLOB ?4)
+ORDER BY turn, priority DESC, ordinal LIMIT ?3";
 
-/// As [`DUE`] for a pilot of the first $7 jobs, whose cost is that of the pilot: the index of
+/// As [`DUE`] for a pilot of the first ?7 jobs, whose cost is that of the pilot: the index of
 /// ready jobs would have to be read to its end once the pilot's are done.
 pub(super) const DUE_FIRST: &str = "
-SELECT json_group_array(json_array(job, reservation)) FROM (
 SELECT job, coalesce(reservation, 0) AS reservation FROM job INDEXED BY job_listed
-WHERE batch = $1 AND in_manifest = 1 AND ordinal < $7
-  AND model = (SELECT model FROM lane WHERE lane = $2) AND state = 'pending' AND ready = 1
-  AND turn BETWEEN $5 AND $6 AND ($4 IS NULL OR name GLOB $4)
-ORDER BY turn, priority DESC, ordinal LIMIT $3)";
+WHERE batch = ?1 AND in_manifest = 1 AND ordinal < ?7
+  AND model = (SELECT model FROM lane WHERE lane = ?2) AND state = 'pending' AND ready = 1
+  AND turn BETWEEN ?5 AND ?6 AND (?4 IS NULL OR name GLOB ?4)
+ORDER BY turn, priority DESC, ordinal LIMIT ?3";
 
 const AT_MOST: &str = "SELECT coalesce(sum(cost_at_most), 0) FROM attempt_count";
 
-/// $1 how many numbers are taken.
+/// ?1 how many numbers are taken.
 const EPOCHS: &str =
-    "UPDATE sequence SET value = value + $1 WHERE name = 'epoch' RETURNING value - $1 AS last";
+    "UPDATE sequence SET value = value + ?1 WHERE name = 'epoch' RETURNING value - ?1 AS last";
 /// As [`EPOCHS`], with the last attempt.
 const NUMBERS: &str = "
-UPDATE sequence SET value = value + $1 WHERE name = 'epoch' RETURNING value - $1 AS epoch,
+UPDATE sequence SET value = value + ?1 WHERE name = 'epoch' RETURNING value - ?1 AS epoch,
     coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'attempt'), 0) AS attempt";
 
-/// $1 JSON array of jobs, $2 last epoch, $3 last attempt, $4 run, $5 lane, $6 worker, $7 now, $8 alone.
-/// Answers with the references of the leased jobs and with the jobs: arrays of [`LeasedReference`] and
-/// [`LeasedJob`].
-pub(super) const LEASE: &str = "
+/// ?1 JSON array of jobs, ?2 last epoch, ?3 last attempt, ?4 run, ?5 lane, ?6 worker, ?7 now, ?8 alone.
+pub(super) const LEASE: [&str; 2] = [
+    "
 INSERT INTO attempt (attempt, job, revision, run, lane, worker, epoch, alone, outcome, sent_at, cost_at_most)
-SELECT $3 + 1 + e.key, j.job, j.revision, $4, $5, $6, $2 + 1 + e.key, $8, 'sent', $7, coalesce(j.reservation, 0)
-FROM json_each($1) e CROSS JOIN job j WHERE j.job = e.value;
-UPDATE job SET state = 'running', worker = $6, epoch = $2 + 1 + e.key, attempt = $3 + 1 + e.key
-FROM json_each($1) e WHERE job.job = e.value;
-SELECT
-    (SELECT json_group_array(json_array(f.job, f.source, f.digest, f.bytes, f.media))
-     FROM (SELECT r.job, r.source, r.digest, r.bytes, r.media
-           FROM json_each($1) e CROSS JOIN job j CROSS JOIN reference r
-           WHERE j.job = e.value AND r.job = j.job AND r.n = j.revision
-           ORDER BY r.job, r.position) f) AS refs,
-    (SELECT json_group_array(json_array(
-        c.job, c.name, c.epoch, c.attempt, c.transient, c.no_image, c.lost, c.reservation,
-        c.output, c.stream, c.spec, c.model, c.alone))
-     FROM (SELECT j.job, j.name, j.epoch, j.attempt, j.transient, j.no_image, j.lost, j.reservation,
-                  d.output, d.stream, r.spec, l.model, a.alone
-           FROM json_each($1) e CROSS JOIN job j CROSS JOIN job_detail d CROSS JOIN revision r
-                CROSS JOIN attempt a CROSS JOIN lane l
-           WHERE j.job = e.value AND d.job = j.job AND r.job = j.job AND r.n = j.revision
-             AND a.attempt = j.attempt AND l.lane = a.lane
-           ORDER BY e.key) c) AS jobs";
+SELECT ?3 + 1 + e.key, j.job, j.revision, ?4, ?5, ?6, ?2 + 1 + e.key, ?8, 'sent', ?7, coalesce(j.reservation, 0)
+FROM json_each(?1) e CROSS JOIN job j WHERE j.job = e.value",
+    "
+UPDATE job SET state = 'running', worker = ?6, epoch = ?2 + 1 + e.key, attempt = ?3 + 1 + e.key
+FROM json_each(?1) e WHERE job.job = e.value",
+];
+/// ?1 JSON array of jobs.
+pub(super) const LEASED_REFERENCES: &str = "
+SELECT r.job, r.source, r.digest, r.bytes, r.media
+FROM json_each(?1) e CROSS JOIN job j CROSS JOIN reference r
+WHERE j.job = e.value AND r.job = j.job AND r.n = j.revision
+ORDER BY r.job, r.position";
+/// ?1 JSON array of jobs.
+pub(super) const LEASED: &str = "
+SELECT j.job, j.name, j.epoch, j.attempt, j.transient, j.no_image, j.lost, j.reservation,
+       d.output, d.stream, r.spec, l.model, a.alone
+FROM json_each(?1) e CROSS JOIN job j CROSS JOIN job_detail d CROSS JOIN revision r
+     CROSS JOIN attempt a CROSS JOIN lane l
+WHERE j.job = e.value AND d.job = j.job AND r.job = j.job AND r.n = j.revision
+  AND a.attempt = j.attempt AND l.lane = a.lane
+ORDER BY e.key";
 
 /// Fails unless the worker may hold leases: what a dead one held would never be rescued.
-pub(super) async fn check_alive(session: &mut Session, worker: WorkerId) -> Result<(), QueueError> {
-    let alive: i64 = sqlx::query_scalar(ALIVE)
-        .bind(worker.0)
-        .fetch_one(&mut session.conn)
-        .await
-        .doing("looking for the worker")?;
+pub(super) fn check_alive(session: &Session, worker: WorkerId) -> Result<(), QueueError> {
+    let alive: i64 = session.conn.value("looking for the worker", ALIVE, params![worker.0])?;
     if alive == 1 { Ok(()) } else { Err(QueueError::DeclaredDead(worker)) }
 }
 
 /// Takes `n` epochs and returns the last one before them.
-pub(super) async fn epochs(session: &mut Session, n: usize) -> Result<i64, QueueError> {
-    sqlx::query_scalar(EPOCHS)
-        .bind(super::fault::signed(n as u64))
-        .fetch_one(&mut session.conn)
-        .await
-        .doing("numbering leases")
+pub(super) fn epochs(session: &Session, n: usize) -> Result<i64, QueueError> {
+    session.conn.value("numbering leases", EPOCHS, params![super::fault::signed(n as u64)])
 }
 
 /// What is left of the budget, where there is one.
 struct Purse(Option<i64>);
 
 impl Purse {
-    async fn open(session: &mut Session, cost_max: Option<Micros>) -> Result<Self, QueueError> {
+    fn open(session: &Session, cost_max: Option<Micros>) -> Result<Self, QueueError> {
         let Some(cost_max) = cost_max else { return Ok(Self(None)) };
-        let spent: i64 =
-            sqlx::query_scalar(AT_MOST).fetch_one(&mut session.conn).await.doing("counting the cost")?;
+        let spent: i64 = session.conn.value("counting the cost", AT_MOST, &[])?;
         Ok(Self(Some(cost_max.0.saturating_sub(spent))))
     }
 
@@ -147,10 +132,7 @@ impl Purse {
 
 /// Claims for all who ask; each has its own answer, in order. Those who ask for the same are served
 /// as one, and what that brings is dealt out in the order in which they asked.
-pub(super) async fn claim(
-    session: &mut Session,
-    requests: &[Box<ClaimRequest>],
-) -> Result<Vec<Result<Claimed, QueueError>>, QueueError> {
+pub(super) fn claim(session: &mut Session, requests: &[Box<ClaimRequest>]) -> Results<Claimed> {
     let mut answers: Vec<Result<Claimed, QueueError>> =
         requests.iter().map(|_| Ok(Claimed::default())).collect();
     let mut asked: Vec<usize> = (0..requests.len()).collect();
@@ -159,7 +141,7 @@ pub(super) async fn claim(
             asked.into_iter().partition(|&one| one == first || is_the_same(&requests[first], &requests[one]));
         asked = others;
         let together = together(requests, &same);
-        match claim_one(session, &together).await {
+        match claim_one(session, &together) {
             Ok(claimed) => deal(claimed, requests, &same, &mut answers),
             // Found out before anything is written, so that nothing need be undone.
             Err(QueueError::DeclaredDead(worker)) => {
@@ -223,15 +205,12 @@ fn deal(
     }
 }
 
-async fn claim_one(session: &mut Session, request: &ClaimRequest) -> Result<Claimed, QueueError> {
+fn claim_one(session: &Session, request: &ClaimRequest) -> Result<Claimed, QueueError> {
     let what = "claiming jobs";
     let now = session.now();
-    let promote = sqlx::query_scalar(PROMOTE_DUE).bind(now).bind(request.worker.0);
-    let alive: i64 = promote.fetch_one(&mut session.conn).await.doing(what)?;
-    if alive == 0 {
-        return Err(QueueError::DeclaredDead(request.worker));
-    }
-    let mut purse = Purse::open(session, request.cost_max).await?;
+    check_alive(session, request.worker)?;
+    session.conn.run_all(what, &PROMOTE_DUE, params![now])?;
+    let mut purse = Purse::open(session, request.cost_max)?;
     let mut claimed = Claimed::default();
     for permits in &request.permits {
         let lane = permits.lane;
@@ -244,7 +223,7 @@ async fn claim_one(session: &mut Session, request: &ClaimRequest) -> Result<Clai
         for model in std::iter::once(None).chain(permits.also_for.iter().map(Some)) {
             let left = count.saturating_sub(u32::try_from(due.len()).unwrap_or(u32::MAX));
             if left > 0 {
-                due.extend(due_of(session, (lane, model), left, request).await?);
+                due.extend(due_of(session, (lane, model), left, request)?);
             }
         }
         let mut jobs = Vec::with_capacity(due.len());
@@ -259,27 +238,20 @@ async fn claim_one(session: &mut Session, request: &ClaimRequest) -> Result<Clai
             continue;
         }
         let count = super::fault::signed(jobs.len() as u64);
-        let last = sqlx::query(NUMBERS).bind(count).fetch_one(&mut session.conn).await.doing(what)?;
-        let leased = sqlx::query(LEASE)
-            .bind(list(&jobs))
-            .bind(get::<i64>(&last, "epoch")?)
-            .bind(get::<i64>(&last, "attempt")?)
-            .bind(request.run.0)
-            .bind(lane.0)
-            .bind(request.worker.0)
-            .bind(now)
-            .bind(request.company == Company::Alone)
-            .fetch_one(&mut session.conn)
-            .await
-            .doing(what)?;
-        claimed.claims.extend(read(&leased, lane)?);
+        let (epoch, attempt): (i64, i64) = session
+            .conn
+            .row(what, NUMBERS, params![count], |row| Ok((get(row, "epoch")?, get(row, "attempt")?)))?;
+        let (jobs, alone) = (list(&jobs), request.company == Company::Alone);
+        let lease = params![jobs, epoch, attempt, request.run.0, lane.0, request.worker.0, now, alone];
+        session.conn.run_all(what, &LEASE, lease)?;
+        claimed.claims.extend(leased(session, &jobs, lane)?);
     }
     Ok(claimed)
 }
 
-/// Due jobs of a lane's own model, or of one that it stands in for.
-async fn due_of(
-    session: &mut Session,
+/// Due jobs of a lane's own model, or of one that it stands in for, with what they reserve.
+fn due_of(
+    session: &Session,
     (lane, instead_of): (LaneId, Option<&ModelName>),
     count: u32,
     ClaimRequest { scope, company, .. }: &ClaimRequest,
@@ -294,90 +266,67 @@ async fn due_of(
         Company::Shared => (0, TURN_ALONE - 1),
         Company::Alone => (TURN_ALONE, TURN_ALONE),
     };
-    let mut query =
-        sqlx::query_scalar(sql).bind(session.batch).bind(lane.0).bind(count).bind(scope.glob.clone());
-    query = query.bind(first).bind(last);
-    if let Some(model) = instead_of {
-        query = query.bind(model.as_str().to_owned());
+    let mut values: Vec<&dyn ToSql> = vec![&session.batch, &lane.0, &count, &scope.glob, &first, &last];
+    let model = instead_of.map(ModelName::as_str);
+    if let Some(model) = &model {
+        values.push(model);
     }
-    if let Some(first) = scope.first {
-        query = query.bind(super::fault::signed(first));
+    let pilot = scope.first.map(super::fault::signed);
+    if let Some(pilot) = &pilot {
+        values.push(pilot);
     }
-    let due: String = query.fetch_one(&mut session.conn).await.doing("looking for due jobs")?;
-    stage::values("due jobs", &due)
+    session
+        .conn
+        .rows("looking for due jobs", sql, &values, |row| Ok((get(row, "job")?, get(row, "reservation")?)))
 }
 
-/// A reference in the answer of [`LEASE`], in the order of its columns.
-#[derive(Deserialize)]
-struct LeasedReference {
-    job: i64,
-    source: String,
-    digest: String,
-    bytes: u64,
-    media: String,
-}
-
-/// A job in the answer of [`LEASE`], in the order of its columns.
-#[derive(Deserialize)]
-struct LeasedJob {
-    job: i64,
-    name: String,
-    epoch: i64,
-    attempt: i64,
-    transient: u32,
-    no_image: u32,
-    lost: u32,
-    reservation: Option<i64>,
-    output: String,
-    stream: i64,
-    spec: String,
-    model: String,
-    alone: i64,
-}
-
-/// Reads what the worker needs to send the jobs that a lane has leased.
-fn read(leased: &SqliteRow, lane: LaneId) -> Result<Vec<Claim>, QueueError> {
+/// What the worker needs to send the jobs that a lane has just leased.
+fn leased(session: &Session, jobs: &str, lane: LaneId) -> Result<Vec<Claim>, QueueError> {
+    let what = "reading claimed jobs";
     let mut references: HashMap<i64, Vec<Reference>> = HashMap::new();
-    for one in stage::values::<LeasedReference>("reference", get(leased, "refs")?)? {
-        references.entry(one.job).or_default().push(Reference {
-            path: one.source.into(),
-            digest: one.digest.parse().map_err(|error| stage::broken("reference.digest", &error))?,
-            bytes: one.bytes,
-            media: media_of(&one.media)?,
+    session.conn.each(what, LEASED_REFERENCES, params![jobs], |row| {
+        references.entry(get(row, "job")?).or_default().push(Reference {
+            path: get::<String>(row, "source")?.into(),
+            digest: parsed(row, "digest")?,
+            bytes: super::fault::count(row, "bytes")?,
+            media: media(row)?,
         });
-    }
-    let jobs = stage::values::<LeasedJob>("job", get(leased, "jobs")?)?;
-    jobs.iter().map(|job| claim_of(job, lane, &mut references)).collect()
+        Ok(())
+    })?;
+    session.conn.rows(what, LEASED, params![jobs], |row| claim_of(row, lane, &mut references))
 }
 
 fn claim_of(
-    job: &LeasedJob,
+    row: &Row,
     lane: LaneId,
     references: &mut HashMap<i64, Vec<Reference>>,
 ) -> Result<Claim, QueueError> {
-    let mut spec = stage::spec(&job.spec, references.remove(&job.job).unwrap_or_default())?;
+    let job: i64 = get(row, "job")?;
+    let mut spec = stage::spec(text(row, "spec")?, references.remove(&job).unwrap_or_default())?;
     // The one that stands in, where the job's own does not serve.
-    spec.model = job.model.parse().map_err(|error| stage::broken("lane.model", &error))?;
+    spec.model = parsed(row, "model")?;
+    let is_alone: bool = get(row, "alone")?;
     Ok(Claim {
-        job: JobId(job.job),
-        name: job.name.parse().map_err(|error| stage::broken("job.name", &error))?,
-        epoch: Epoch(job.epoch),
-        attempt: AttemptId(job.attempt),
+        job: JobId(job),
+        name: parsed(row, "name")?,
+        epoch: Epoch(get(row, "epoch")?),
+        attempt: AttemptId(get(row, "attempt")?),
         lane,
         spec,
-        stream: job.stream != 0,
-        output: job.output.parse().map_err(|error| stage::broken("job_detail.output", &error))?,
-        counters: Counters { transient: job.transient, no_image: job.no_image, lost: job.lost },
-        reservation: Micros(job.reservation.unwrap_or(0)),
-        company: if job.alone != 0 { Company::Alone } else { Company::Shared },
+        stream: get(row, "stream")?,
+        output: parsed(row, "output")?,
+        counters: Counters {
+            transient: narrow(row, "transient")?,
+            no_image: narrow(row, "no_image")?,
+            lost: narrow(row, "lost")?,
+        },
+        reservation: Micros(get::<Option<i64>>(row, "reservation")?.unwrap_or(0)),
+        company: if is_alone { Company::Alone } else { Company::Shared },
     })
 }
 
 /// Reads the format of a file.
-pub(super) fn media(row: &SqliteRow) -> Result<MediaType, QueueError> {
-    media_of(get(row, "media")?)
-}
-
-fn media_of(mime: &str) -> Result<MediaType, QueueError> {
+pub(super) fn media(row: &Row) -> Result<MediaType, QueueError> {
+    let mime = text(row, "media")?;
     MediaType::from_mime(mime).ok_or_else(|| stage::broken("media", &format!("`{mime}`")))
 }

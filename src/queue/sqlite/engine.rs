@@ -1,21 +1,21 @@
-//! The engine task: the only one that writes.
+//! The engine: a thread of its own, the only one that writes.
 //!
-//! Callers send commands; the task takes all that are ready, runs them in one transaction and
-//! answers when it is committed (group commit). An idle queue commits a single command at once. A
-//! command that fails is undone alone, by its savepoint. Nothing here is stopped by a caller that
-//! goes away.
+//! Callers send commands; the thread takes all that are ready, runs them in one transaction and
+//! answers when it is committed (group commit). An idle queue commits a single command at once, and what
+//! comes while one is committed is the next group. A command that fails is undone alone, by its savepoint.
+//! Nothing here is stopped by a caller that goes away.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use sqlx::Connection;
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::fault::{Doing, located};
+use super::fault::located;
+use super::sql::Sql;
 use super::{claim, publish, settle};
 use crate::job::{Clock, Epoch, JobId};
 use crate::queue::{ClaimRequest, Claimed, Publication, QueueError, Settlement};
@@ -29,7 +29,7 @@ type Reply<T> = oneshot::Sender<Result<T, QueueError>>;
 
 /// The writing connection and what every statement needs.
 pub(super) struct Session {
-    pub(super) conn: SqliteConnection,
+    pub(super) conn: Connection,
     pub(super) batch: i64,
     pub(super) path: PathBuf,
     clock: Arc<dyn Clock>,
@@ -42,7 +42,7 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    pub(super) fn new(conn: SqliteConnection, batch: i64, path: PathBuf, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(conn: Connection, batch: i64, path: PathBuf, clock: Arc<dyn Clock>) -> Self {
         Self { conn, batch, path, clock }
     }
 
@@ -53,11 +53,6 @@ impl Session {
 
     pub(super) fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock)
-    }
-
-    /// Runs statements that have no answer; several may stand in one text.
-    pub(super) async fn run(&mut self, what: &'static str, sql: &'static str) -> Result<(), QueueError> {
-        sqlx::query(sql).execute(&mut self.conn).await.doing(what).map(drop)
     }
 }
 
@@ -90,9 +85,7 @@ impl<T: Send> Answer for Held<T> {
 
 /// A command that is run by itself.
 trait Task: Send {
-    fn run<'s>(self: Box<Self>, session: &'s mut Session) -> BoxFuture<'s, Box<dyn Answer>>
-    where
-        Self: 's;
+    fn run(self: Box<Self>, session: &mut Session) -> Box<dyn Answer>;
     /// Answers without having run.
     fn refuse(self: Box<Self>, failure: QueueError);
 }
@@ -105,16 +98,11 @@ struct Work<F, T> {
 impl<F, T> Task for Work<F, T>
 where
     T: Send + 'static,
-    F: for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send,
+    F: FnOnce(&mut Session) -> Result<T, QueueError> + Send,
 {
-    fn run<'s>(self: Box<Self>, session: &'s mut Session) -> BoxFuture<'s, Box<dyn Answer>>
-    where
-        Self: 's,
-    {
-        Box::pin(async move {
-            let result = (self.work)(session).await;
-            Box::new(Held { result, reply: self.reply }) as Box<dyn Answer>
-        })
+    fn run(self: Box<Self>, session: &mut Session) -> Box<dyn Answer> {
+        let result = (self.work)(session);
+        Box::new(Held { result, reply: self.reply })
     }
 
     fn refuse(self: Box<Self>, failure: QueueError) {
@@ -152,7 +140,7 @@ impl Commands {
     pub(super) async fn write<T, F>(&self, work: F) -> Result<T, QueueError>
     where
         T: Send + 'static,
-        F: for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + 'static,
+        F: FnOnce(&mut Session) -> Result<T, QueueError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Work(Box::new(Work { work, reply })), answer).await
@@ -173,9 +161,10 @@ impl Commands {
         self.send(Command::Claim(Box::new(request), reply), answer).await
     }
 
-    /// Asks the engine to end after what is already waiting.
+    /// Asks the engine to end after what is already waiting, and waits until it has.
     pub(super) async fn close(&self) {
         drop(self.0.send(Command::Close).await);
+        self.0.closed().await;
     }
 
     async fn send<T>(
@@ -198,11 +187,10 @@ pub(super) fn channel() -> (Commands, Inbox) {
 pub(super) struct Inbox(mpsc::Receiver<Command>);
 
 /// Works until all callers are gone or one of them closes the queue.
-pub(super) async fn serve(mut session: Session, mut inbox: Inbox) {
-    while let Some(first) = inbox.0.recv().await {
-        // Callers that are ready to run get to put their commands beside the first one. Costs
-        // nothing when there are none.
-        tokio::task::yield_now().await;
+pub(super) fn serve(mut session: Session, mut inbox: Inbox) {
+    let mut closing = false;
+    while !closing {
+        let Some(first) = inbox.0.blocking_recv() else { break };
         let mut group = Group::default();
         group.push(first);
         while group.len < COMMANDS_PER_COMMIT_MAX
@@ -210,27 +198,27 @@ pub(super) async fn serve(mut session: Session, mut inbox: Inbox) {
         {
             group.push(next);
         }
-        if group.close {
-            inbox.0.close();
-        }
+        closing = group.close;
         if !group.is_empty() {
-            group.commit(&mut session).await;
+            group.commit(&mut session);
         }
     }
-    end(session).await;
+    end(session);
+    // Only now do those who wait for the end see it: see `Commands::close`.
+    drop(inbox);
 }
 
 /// Folds the write-ahead log into the database, so that the run folder holds one file. Where
 /// another process still reads or writes, it will do so when it ends; nobody waits for that.
-async fn end(session: Session) {
-    let mut conn = session.conn;
-    if let Err(error) = sqlx::raw_sql("PRAGMA busy_timeout = 0").execute(&mut conn).await {
-        tracing::debug!(%error, "the queue's connection is of no use any more");
-    }
-    if let Err(error) = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut conn).await {
+fn end(session: Session) {
+    let conn = session.conn;
+    let folded = conn
+        .busy_timeout(Duration::ZERO)
+        .and_then(|()| conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())));
+    if let Err(error) = folded {
         tracing::debug!(%error, "the write-ahead log stays for the next start");
     }
-    if let Err(error) = conn.close().await {
+    if let Err((_, error)) = conn.close() {
         tracing::debug!(%error, "the queue's connection did not close in order");
     }
 }
@@ -288,6 +276,9 @@ struct Group {
     close: bool,
 }
 
+/// The answers to a set, in order; an error is that of the set as a whole.
+pub(super) type Results<T> = Result<Vec<Result<T, QueueError>>, QueueError>;
+
 /// What became of the sets of a group.
 type Done =
     (Vec<Result<Publication, QueueError>>, Vec<Result<(), QueueError>>, Vec<Result<Claimed, QueueError>>);
@@ -298,33 +289,32 @@ impl Sets {
     }
 
     /// Works off all of them; an error means that nothing of it holds.
-    async fn run(&self, session: &mut Session) -> Result<Done, QueueError> {
+    fn run(&self, session: &mut Session) -> Result<Done, QueueError> {
         let mut done = Done::default();
         if !self.settle.is_empty() {
-            done.0 = settle::settle(session, &self.settle.items).await?;
+            done.0 = settle::settle(session, &self.settle.items)?;
         }
         if !self.published.is_empty() {
-            done.1 = publish::published(session, &self.published.items).await?;
+            done.1 = publish::published(session, &self.published.items)?;
         }
         if !self.claim.is_empty() {
-            done.2 = claim::claim(session, &self.claim.items).await?;
+            done.2 = claim::claim(session, &self.claim.items)?;
         }
         Ok(done)
     }
 
     /// As `run`, with a savepoint for each: what fails is undone alone. Takes what it has begun with.
-    async fn run_apart(
+    fn run_apart(
         &mut self,
         session: &mut Session,
         held: &mut Vec<Box<dyn Answer>>,
     ) -> Result<(), QueueError> {
         let settle = std::mem::take(&mut self.settle);
-        run_set(session, settle, |session, items| Box::pin(settle::settle(session, items)), held).await?;
+        run_set(session, settle, settle::settle, held)?;
         let published = std::mem::take(&mut self.published);
-        run_set(session, published, |session, items| Box::pin(publish::published(session, items)), held)
-            .await?;
+        run_set(session, published, publish::published, held)?;
         let claim = std::mem::take(&mut self.claim);
-        run_set(session, claim, |session, items| Box::pin(claim::claim(session, items)), held).await
+        run_set(session, claim, claim::claim, held)
     }
 
     fn answer(self, (settle, published, claim): Done, session: &Session) {
@@ -359,26 +349,26 @@ impl Group {
         self.sets.is_empty() && self.work.is_empty()
     }
 
-    async fn commit(self, session: &mut Session) {
-        if let Err(error) = session.run(BEGINNING, BEGIN).await {
+    fn commit(self, session: &mut Session) {
+        if let Err(error) = session.conn.run(BEGINNING, BEGIN, &[]) {
             return self.refuse(&located(error, &session.path));
         }
         if !self.work.is_empty() {
-            return self.commit_apart(session).await;
+            return self.commit_apart(session);
         }
-        // Sets can be run once more, so that they need no savepoints, which are hops, until one fails.
-        match self.sets.run(session).await {
-            Ok(done) => match session.run(COMMITTING, COMMIT).await {
-                Ok(()) => self.sets.answer(done, session),
+        // Sets can be run once more, so that they need no savepoints until one fails.
+        match self.sets.run(session) {
+            Ok(done) => match session.conn.run(COMMITTING, COMMIT, &[]) {
+                Ok(_) => self.sets.answer(done, session),
                 Err(error) => {
-                    roll_back(session, &error).await;
+                    roll_back(session, &error);
                     self.refuse(&located(error, &session.path));
                 }
             },
             Err(error) => {
-                roll_back(session, &error).await;
-                match session.run(BEGINNING, BEGIN).await {
-                    Ok(()) => self.commit_apart(session).await,
+                roll_back(session, &error);
+                match session.conn.run(BEGINNING, BEGIN, &[]) {
+                    Ok(_) => self.commit_apart(session),
                     Err(error) => self.refuse(&located(error, &session.path)),
                 }
             }
@@ -386,14 +376,14 @@ impl Group {
     }
 
     /// In the transaction that was begun, each with a savepoint of its own.
-    async fn commit_apart(mut self, session: &mut Session) {
+    fn commit_apart(mut self, session: &mut Session) {
         let mut held = Vec::with_capacity(self.len);
-        let mut outcome = self.run_apart(session, &mut held).await;
+        let mut outcome = self.run_apart(session, &mut held);
         if outcome.is_ok() {
-            outcome = session.run(COMMITTING, COMMIT).await;
+            outcome = session.conn.run(COMMITTING, COMMIT, &[]).map(drop);
         }
         if let Err(error) = &outcome {
-            roll_back(session, error).await;
+            roll_back(session, error);
         }
         let failure = outcome.err();
         for answer in held {
@@ -405,18 +395,18 @@ impl Group {
     }
 
     /// Runs everything; an error means that the transaction as a whole is lost.
-    async fn run_apart(
+    fn run_apart(
         &mut self,
         session: &mut Session,
         held: &mut Vec<Box<dyn Answer>>,
     ) -> Result<(), QueueError> {
-        self.sets.run_apart(session, held).await?;
+        self.sets.run_apart(session, held)?;
         while let Some(work) = self.work.pop_front() {
-            session.run("beginning a command", "SAVEPOINT command").await?;
-            let answer = work.run(session).await;
+            session.conn.run(SAVING, SAVEPOINT, &[])?;
+            let answer = work.run(session);
             let fine = answer.succeeded();
             held.push(answer);
-            release(session, fine).await?;
+            release(session, fine)?;
         }
         Ok(())
     }
@@ -435,34 +425,34 @@ const BEGIN: &str = "BEGIN IMMEDIATE";
 const BEGINNING: &str = "beginning a transaction";
 const COMMIT: &str = "COMMIT";
 const COMMITTING: &str = "committing";
+const SAVEPOINT: &str = "SAVEPOINT command";
+const SAVING: &str = "beginning a command";
 
-async fn roll_back(session: &mut Session, error: &QueueError) {
+fn roll_back(session: &mut Session, error: &QueueError) {
     tracing::debug!(%error, "a transaction of the queue failed");
     // It may be gone already: SQLite ends it itself on a full disk.
-    drop(session.run("rolling back", "ROLLBACK").await);
+    drop(session.conn.run("rolling back", "ROLLBACK", &[]));
 }
 
-async fn release(session: &mut Session, fine: bool) -> Result<(), QueueError> {
+fn release(session: &mut Session, fine: bool) -> Result<(), QueueError> {
     if fine {
-        session.run("ending a command", "RELEASE command").await
+        session.conn.run("ending a command", "RELEASE command", &[]).map(drop)
     } else {
-        session.run("undoing a command", "ROLLBACK TO command; RELEASE command").await
+        session.conn.run_all("undoing a command", &["ROLLBACK TO command", "RELEASE command"], &[])
     }
 }
 
 /// Works off equal commands as one set. Where the set fails as a whole, each is tried alone, so
 /// that one poisoned command does not fail its neighbours.
-async fn run_set<I, T, F>(
+fn run_set<I, T, F>(
     session: &mut Session,
     set: Set<I, T>,
     run: F,
     held: &mut Vec<Box<dyn Answer>>,
 ) -> Result<(), QueueError>
 where
-    I: Send + Sync,
     T: Send + 'static,
-    F: for<'s> Fn(&'s mut Session, &'s [I]) -> BoxFuture<'s, Result<Vec<Result<T, QueueError>>, QueueError>>
-        + Send,
+    F: Fn(&mut Session, &[I]) -> Results<T>,
 {
     if set.is_empty() {
         return Ok(());
@@ -473,8 +463,7 @@ where
         if let Some(reply) = replies.next() {
             held.push(Box::new(Held { result, reply }));
         }
-    })
-    .await;
+    });
     if let Err(error) = &done {
         for reply in replies {
             held.push(Box::new(Held { result: Err(error.clone()), reply }));
@@ -483,29 +472,27 @@ where
     done
 }
 
-async fn try_set<I, T, F>(
+fn try_set<I, T, F>(
     session: &mut Session,
     items: &[I],
     run: F,
     mut hold: impl FnMut(Result<T, QueueError>) + Send,
 ) -> Result<(), QueueError>
 where
-    I: Send + Sync,
     T: Send + 'static,
-    F: for<'s> Fn(&'s mut Session, &'s [I]) -> BoxFuture<'s, Result<Vec<Result<T, QueueError>>, QueueError>>
-        + Send,
+    F: Fn(&mut Session, &[I]) -> Results<T>,
 {
-    session.run("beginning a command", "SAVEPOINT command").await?;
-    let results = run(session, items).await;
-    release(session, results.is_ok()).await?;
+    session.conn.run(SAVING, SAVEPOINT, &[])?;
+    let results = run(session, items);
+    release(session, results.is_ok())?;
     match results {
         Ok(results) => results.into_iter().for_each(hold),
         Err(error) if items.len() == 1 => hold(Err(error)),
         Err(_) => {
             for item in items {
-                session.run("beginning a command", "SAVEPOINT command").await?;
-                let result = run(session, std::slice::from_ref(item)).await;
-                release(session, result.is_ok()).await?;
+                session.conn.run(SAVING, SAVEPOINT, &[])?;
+                let result = run(session, std::slice::from_ref(item));
+                release(session, result.is_ok())?;
                 hold(result.and_then(|mut one| one.pop().unwrap_or(Err(QueueError::Closed))));
             }
         }

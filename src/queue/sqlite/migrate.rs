@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use sqlx::SqliteConnection;
+use rusqlite::Connection;
 
 use super::fault::{Doing, is_busy};
+use super::sql::Sql;
 use crate::queue::QueueError;
 
 /// Scripts in their order; the number of those that ran is the schema's version.
@@ -19,38 +20,36 @@ const MARK: &str = "PRAGMA application_id = 1313886513";
 const TABLES: &str = "SELECT count(*) FROM sqlite_schema";
 
 /// Brings the schema up to date in one transaction. Several processes may do so at once.
-pub(super) async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), QueueError> {
-    if version(conn, path).await? == SCRIPTS.len() {
+pub(super) fn migrate(conn: &Connection, path: &Path) -> Result<(), QueueError> {
+    if version(conn, path)? == SCRIPTS.len() {
         return Ok(());
     }
-    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *conn).await.doing("beginning the schema")?;
-    let made = make(conn, path).await;
+    conn.execute_batch("BEGIN IMMEDIATE").doing("beginning the schema")?;
+    let made = make(conn, path);
     let end = if made.is_ok() { "COMMIT" } else { "ROLLBACK" };
-    let ended = sqlx::raw_sql(end).execute(&mut *conn).await.doing("making the schema");
-    made.and(ended.map(drop))
+    let ended = conn.execute_batch(end).doing("making the schema");
+    made.and(ended)
 }
 
-async fn make(conn: &mut SqliteConnection, path: &Path) -> Result<(), QueueError> {
-    let done = version(conn, path).await?;
+fn make(conn: &Connection, path: &Path) -> Result<(), QueueError> {
+    let done = version(conn, path)?;
     for script in SCRIPTS.iter().skip(done) {
-        sqlx::raw_sql(*script).execute(&mut *conn).await.doing("making the schema")?;
+        conn.execute_batch(script).doing("making the schema")?;
     }
-    let version = format!("PRAGMA user_version = {}", SCRIPTS.len());
-    sqlx::raw_sql(MARK).execute(&mut *conn).await.doing("making the schema")?;
-    sqlx::raw_sql(sqlx::AssertSqlSafe(version)).execute(&mut *conn).await.doing("making the schema")?;
-    Ok(())
+    conn.execute_batch(MARK).doing("making the schema")?;
+    conn.pragma_update(None, "user_version", known()).doing("making the schema")
 }
 
 /// How many scripts have run on this database.
-pub(super) async fn version(conn: &mut SqliteConnection, path: &Path) -> Result<usize, QueueError> {
+pub(super) fn version(conn: &Connection, path: &Path) -> Result<usize, QueueError> {
     // Tables first: another process may make them all, with their version, between two looks.
-    let tables = pragma(conn, TABLES).await?;
-    let found = pragma(conn, "PRAGMA user_version").await?;
-    let known = i64::try_from(SCRIPTS.len()).unwrap_or(i64::MAX);
+    let tables = pragma(conn, TABLES)?;
+    let found = pragma(conn, "PRAGMA user_version")?;
+    let known = known();
     let is_ours = match found {
         // Nothing is in it yet, or a program that does not count its schema made it.
         0 => tables == 0,
-        _ => pragma(conn, "PRAGMA application_id").await? == APPLICATION_ID,
+        _ => pragma(conn, "PRAGMA application_id")? == APPLICATION_ID,
     };
     if !is_ours {
         return Err(QueueError::NotAQueue { path: path.display().to_string() });
@@ -61,8 +60,13 @@ pub(super) async fn version(conn: &mut SqliteConnection, path: &Path) -> Result<
     Ok(usize::try_from(found).unwrap_or(0))
 }
 
-async fn pragma(conn: &mut SqliteConnection, sql: &'static str) -> Result<i64, QueueError> {
-    sqlx::query_scalar(sql).fetch_one(conn).await.doing("reading the schema's version")
+/// The version that this program makes.
+fn known() -> i64 {
+    i64::try_from(SCRIPTS.len()).unwrap_or(i64::MAX)
+}
+
+fn pragma(conn: &Connection, sql: &'static str) -> Result<i64, QueueError> {
+    conn.value("reading the schema's version", sql, &[])
 }
 
 /// How often the switch to the write-ahead log is tried while other processes do the same: SQLite
@@ -71,13 +75,14 @@ const WAL_TRIES_MAX: u32 = 200;
 const WAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(25);
 
 /// Switches to the write-ahead log, which lets readers and the writer go on side by side.
-pub(super) async fn use_wal(conn: &mut SqliteConnection, path: &Path) -> Result<(), QueueError> {
+#[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
+pub(super) fn use_wal(conn: &Connection, path: &Path) -> Result<(), QueueError> {
     let mut tries = 0;
     let mode: String = loop {
         tries += 1;
-        let asked = sqlx::query_scalar("PRAGMA journal_mode = WAL").fetch_one(&mut *conn).await;
+        let asked = conn.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0));
         match asked {
-            Err(error) if is_busy(&error) && tries < WAL_TRIES_MAX => tokio::time::sleep(WAL_PAUSE).await,
+            Err(error) if is_busy(&error) && tries < WAL_TRIES_MAX => std::thread::sleep(WAL_PAUSE),
             asked => break asked.doing("switching to the write-ahead log")?,
         }
     };

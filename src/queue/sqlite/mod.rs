@@ -1,13 +1,13 @@
 //! The queue in one SQLite file.
 //!
-//! One connection writes, on the engine's own task, with group commit; a few others only read.
+//! One connection writes, on the engine's own thread, with group commit; a few others only read.
 //! Files by subject, in reading order: `open` and `migrate` (the database), `engine` (how
-//! commands become transactions), `stage` and `load` (a manifest comes in), `claim`,
+//! commands become transactions), `readers`, `stage` and `load` (a manifest comes in), `claim`,
 //! `settle`, `names`, `publish`, `rescue`, `lanes` (working), `depend` (jobs that need jobs),
-//! `person`, then `figures` and `read`; `rows` and `fault` are the small tools of all.
+//! `person`, then `figures` and `read`; `sql` and `fault` are the small tools of all.
 //!
-//! Parameters are written `$1`, never `?1`: several statements stand in one text, and where one of
-//! them leaves a number out, sqlx 0.9 counts `?` parameters wrongly from there on.
+//! Nothing here is async: a statement is a call, and who waits does so at the door, in `engine` and
+//! `readers`.
 
 mod claim;
 #[cfg(test)]
@@ -24,9 +24,10 @@ mod open;
 mod person;
 mod publish;
 mod read;
+mod readers;
 mod rescue;
-mod rows;
 mod settle;
+mod sql;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -35,14 +36,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
-use sqlx::{Connection, SqliteConnection, SqlitePool};
-use tokio_util::task::TaskTracker;
+use rusqlite::Connection;
 
 pub use open::{Access, Identity, OpenOptions, Synchronous};
 
 use self::engine::Commands;
-use self::fault::{Doing, located};
+use self::fault::located;
+use self::readers::Readers;
 use super::{
     AttemptRow, BatchRow, Beat, ClaimRequest, Claimed, Cursor, JobFilter, JobRow, LaneKey, LaneNote, LaneRow,
     LaneStateRow, Left, LoadDiff, LoadPolicy, LostPolicy, ModelLeft, NewJob, OutputMove, OutputRow,
@@ -57,11 +57,10 @@ use crate::manifest::DigestEntry;
 pub struct SqliteQueue {
     commands: Commands,
     /// `None` where all goes over one connection: a queue in memory, or opened to read only.
-    readers: Option<SqlitePool>,
+    readers: Option<Readers>,
     batch: i64,
     path: PathBuf,
     clock: Arc<dyn Clock>,
-    engine: TaskTracker,
 }
 
 impl SqliteQueue {
@@ -69,7 +68,7 @@ impl SqliteQueue {
     async fn write<T, F>(&self, work: F) -> Result<T, QueueError>
     where
         T: Send + 'static,
-        F: for<'s> FnOnce(&'s mut engine::Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + 'static,
+        F: FnOnce(&mut engine::Session) -> Result<T, QueueError> + Send + 'static,
     {
         self.commands.write(work).await
     }
@@ -78,22 +77,12 @@ impl SqliteQueue {
     async fn read<T, F>(&self, work: F) -> Result<T, QueueError>
     where
         T: Send + 'static,
-        F: for<'s> FnOnce(&'s mut SqliteConnection) -> BoxFuture<'s, Result<T, QueueError>> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, QueueError> + Send + 'static,
     {
         let Some(readers) = &self.readers else {
-            return self.commands.write(move |session| work(&mut session.conn)).await;
+            return self.commands.write(move |session| work(&session.conn)).await;
         };
-        let read = async {
-            let mut conn = match readers.acquire().await {
-                Err(sqlx::Error::PoolClosed) => return Err(QueueError::Closed),
-                conn => conn.doing("reading the queue")?,
-            };
-            let mut transaction = conn.begin().await.doing("reading the queue")?;
-            let answer = work(&mut transaction).await?;
-            transaction.commit().await.doing("reading the queue")?;
-            Ok(answer)
-        };
-        read.await.map_err(|error| located(error, &self.path))
+        readers.read(work).await.map_err(|error| located(error, &self.path))
     }
 }
 
@@ -101,59 +90,58 @@ impl SqliteQueue {
 impl Queue for SqliteQueue {
     async fn stage(&self, jobs: Vec<NewJob>) -> Result<(), QueueError> {
         let staged = jobs.into_iter().map(stage::Staged::of).collect::<Result<Vec<_>, _>>()?;
-        self.write(|session| Box::pin(stage::stage(session, staged))).await
+        self.write(move |session| stage::stage(session, staged)).await
     }
 
     async fn staged_diff(&self, policy: LoadPolicy) -> Result<LoadDiff, QueueError> {
-        self.write(move |session| Box::pin(load::diff(session, policy))).await
+        self.write(move |session| load::diff(session, policy)).await
     }
 
     async fn apply_load(&self, policy: LoadPolicy) -> Result<LoadDiff, QueueError> {
-        self.write(move |session| Box::pin(load::apply(session, policy))).await
+        self.write(move |session| load::apply(session, policy)).await
     }
 
     async fn reference_stamps(&self) -> Result<Vec<DigestEntry>, QueueError> {
-        self.read(|conn| Box::pin(read::stamps(conn))).await
+        self.read(read::stamps).await
     }
 
     async fn save_reference_stamps(&self, stamps: Vec<DigestEntry>) -> Result<(), QueueError> {
-        let stamps = stamps.into_iter().map(load::Stamp::of).collect::<Result<Vec<_>, _>>()?;
-        self.write(|session| Box::pin(load::save_stamps(session, stamps))).await
+        self.write(move |session| load::save_stamps(session, &stamps)).await
     }
 
     async fn start_run(&self, start: RunStart) -> Result<RunId, QueueError> {
-        self.write(|session| Box::pin(rescue::start_run(session, start))).await
+        self.write(move |session| rescue::start_run(session, &start)).await
     }
 
     async fn end_run(&self, run: RunId, reason: &str) -> Result<(), QueueError> {
         let reason = reason.to_owned();
-        self.write(move |session| Box::pin(rescue::end_run(session, run, reason))).await
+        self.write(move |session| rescue::end_run(session, run, &reason)).await
     }
 
     async fn register_worker(&self, start: WorkerStart) -> Result<WorkerId, QueueError> {
-        self.write(|session| Box::pin(rescue::register(session, start))).await
+        self.write(move |session| rescue::register(session, &start)).await
     }
 
     async fn retire_worker(&self, worker: WorkerId) -> Result<bool, QueueError> {
-        self.write(move |session| Box::pin(rescue::retire(session, worker))).await
+        self.write(move |session| rescue::retire(session, worker)).await
     }
 
     async fn lane(&self, key: &LaneKey) -> Result<LaneRow, QueueError> {
         let key = key.clone();
-        self.write(|session| Box::pin(lanes::lane(session, key))).await
+        self.write(move |session| lanes::lane(session, &key)).await
     }
 
     async fn note_lanes(&self, worker: WorkerId, notes: Vec<LaneNote>) -> Result<(), QueueError> {
-        self.write(move |session| Box::pin(lanes::note(session, worker, notes))).await
+        self.write(move |session| lanes::note(session, worker, notes)).await
     }
 
     async fn lane_states(&self) -> Result<Vec<LaneStateRow>, QueueError> {
-        self.read(|conn| Box::pin(lanes::states(conn))).await
+        self.read(lanes::states).await
     }
 
     async fn models_left(&self, scope: &Scope) -> Result<Vec<ModelLeft>, QueueError> {
         let (scope, batch) = (scope.clone(), self.batch);
-        self.read(move |conn| Box::pin(async move { figures::models_left(conn, batch, &scope).await })).await
+        self.read(move |conn| figures::models_left(conn, batch, &scope)).await
     }
 
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, QueueError> {
@@ -171,10 +159,7 @@ impl Queue for SqliteQueue {
         taken: &str,
     ) -> Result<String, QueueError> {
         let taken = taken.to_owned();
-        self.write(move |session| {
-            Box::pin(async move { publish::rename(session, lease, output, &taken).await })
-        })
-        .await
+        self.write(move |session| publish::rename(session, lease, output, &taken)).await
     }
 
     async fn published(&self, job: JobId, epoch: Epoch) -> Result<(), QueueError> {
@@ -182,11 +167,11 @@ impl Queue for SqliteQueue {
     }
 
     async fn heartbeat(&self, worker: WorkerId) -> Result<Beat, QueueError> {
-        self.write(move |session| Box::pin(rescue::heartbeat(session, worker))).await
+        self.write(move |session| rescue::heartbeat(session, worker)).await
     }
 
     async fn workers(&self) -> Result<Vec<WorkerRow>, QueueError> {
-        self.read(|conn| Box::pin(rescue::workers(conn))).await
+        self.read(rescue::workers).await
     }
 
     async fn rescue(
@@ -196,70 +181,70 @@ impl Queue for SqliteQueue {
         policy: LostPolicy,
     ) -> Result<Rescued, QueueError> {
         let dead = dead.to_vec();
-        self.write(move |session| Box::pin(rescue::rescue(session, dead, heir, policy))).await
+        self.write(move |session| rescue::rescue(session, &dead, heir, policy)).await
     }
 
     async fn planned_in_spool(&self) -> Result<Vec<String>, QueueError> {
-        self.read(|conn| Box::pin(publish::in_spool(conn))).await
+        self.read(publish::in_spool).await
     }
 
     async fn unpublishable(&self, job: JobId, epoch: Epoch) -> Result<(), QueueError> {
-        self.write(move |session| Box::pin(publish::give_up(session, job, epoch))).await
+        self.write(move |session| publish::give_up(session, job, epoch)).await
     }
 
     async fn moves(&self) -> Result<Vec<OutputMove>, QueueError> {
         let batch = self.batch;
-        self.read(move |conn| Box::pin(publish::moves(conn, batch))).await
+        self.read(move |conn| publish::moves(conn, batch)).await
     }
 
     async fn begin_moves(&self, moves: &[OutputMove]) -> Result<(), QueueError> {
         let moves: Vec<_> = moves.iter().map(|one| (one.output, one.to.clone())).collect();
-        self.write(|session| Box::pin(publish::begin_moves(session, moves))).await
+        self.write(move |session| publish::begin_moves(session, &moves)).await
     }
 
     async fn moves_begun(&self) -> Result<Vec<OutputMove>, QueueError> {
         let batch = self.batch;
-        self.read(move |conn| Box::pin(publish::moves_begun(conn, batch))).await
+        self.read(move |conn| publish::moves_begun(conn, batch)).await
     }
 
     async fn moved(&self, output: OutputId, name: &str) -> Result<(), QueueError> {
         let name = name.to_owned();
-        self.write(move |session| Box::pin(async move { publish::moved(session, output, &name).await })).await
+        self.write(move |session| publish::moved(session, output, &name)).await
     }
 
     async fn next_due(&self, scope: &Scope) -> Result<Option<Timestamp>, QueueError> {
         let (scope, batch) = (scope.clone(), self.batch);
-        self.read(move |conn| Box::pin(async move { figures::next_due(conn, batch, &scope).await })).await
+        self.read(move |conn| figures::next_due(conn, batch, &scope)).await
     }
 
     async fn retry(&self, selection: &Selection) -> Result<u64, QueueError> {
         let selection = selection.clone();
-        self.write(|session| Box::pin(person::retry(session, selection))).await
+        self.write(move |session| person::retry(session, &selection)).await
     }
 
     async fn cancel(&self, selection: &Selection) -> Result<u64, QueueError> {
         let selection = selection.clone();
-        self.write(|session| Box::pin(person::cancel(session, selection))).await
+        self.write(move |session| person::cancel(session, &selection)).await
     }
 
     async fn unpriced(&self, scope: &Scope) -> Result<u64, QueueError> {
         let (batch, scope) = (self.batch, scope.clone());
-        self.read(move |conn| Box::pin(async move { figures::unpriced(conn, batch, &scope).await })).await
+        self.read(move |conn| figures::unpriced(conn, batch, &scope)).await
     }
 
     async fn batch(&self) -> Result<BatchRow, QueueError> {
         let batch = self.batch;
-        self.read(move |conn| Box::pin(read::batch(conn, batch))).await
+        self.read(move |conn| read::batch(conn, batch)).await
     }
 
     async fn tally(&self) -> Result<Tally, QueueError> {
         let batch = self.batch;
-        self.read(move |conn| Box::pin(figures::tally(conn, batch))).await
+        self.read(move |conn| figures::tally(conn, batch)).await
     }
 
     async fn left(&self, scope: &Scope) -> Result<Left, QueueError> {
         let (scope, batch, now) = (scope.clone(), self.batch, self.clock.now().as_ms());
-        self.read(move |conn| Box::pin(async move { figures::left(conn, batch, now, &scope).await })).await
+        self.read(move |conn| figures::left(conn, batch, now, &scope)).await
     }
 
     async fn jobs(
@@ -269,13 +254,12 @@ impl Queue for SqliteQueue {
         limit: u32,
     ) -> Result<Vec<JobRow>, QueueError> {
         let (filter, batch) = (filter.clone(), self.batch);
-        self.read(move |conn| Box::pin(async move { read::jobs(conn, batch, &filter, (after, limit)).await }))
-            .await
+        self.read(move |conn| read::jobs(conn, batch, &filter, (after, limit))).await
     }
 
     async fn job(&self, name: &JobName) -> Result<Option<JobRow>, QueueError> {
         let (name, batch) = (name.clone(), self.batch);
-        self.read(move |conn| Box::pin(async move { read::job(conn, batch, &name).await })).await
+        self.read(move |conn| read::job(conn, batch, &name)).await
     }
 
     async fn attempts(
@@ -284,7 +268,7 @@ impl Queue for SqliteQueue {
         after: Option<AttemptId>,
         limit: u32,
     ) -> Result<Vec<AttemptRow>, QueueError> {
-        self.read(move |conn| Box::pin(read::attempts(conn, job, (after, limit)))).await
+        self.read(move |conn| read::attempts(conn, job, (after, limit))).await
     }
 
     async fn outputs(
@@ -292,11 +276,11 @@ impl Queue for SqliteQueue {
         after: Option<OutputId>,
         limit: u32,
     ) -> Result<Vec<(JobId, JobName, OutputRow)>, QueueError> {
-        self.read(move |conn| Box::pin(read::outputs(conn, after, limit))).await
+        self.read(move |conn| read::outputs(conn, after, limit)).await
     }
 
     async fn runs(&self) -> Result<Vec<RunRow>, QueueError> {
-        self.read(|conn| Box::pin(read::runs(conn))).await
+        self.read(read::runs).await
     }
 
     async fn close(&self) {
@@ -304,6 +288,5 @@ impl Queue for SqliteQueue {
             readers.close().await;
         }
         self.commands.close().await;
-        self.engine.wait().await;
     }
 }

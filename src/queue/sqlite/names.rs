@@ -2,8 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use rusqlite::params;
+
 use super::engine::Session;
-use super::fault::{Doing, get};
+use super::fault::get;
+use super::sql::Sql;
 use super::stage;
 use crate::job::OutputName;
 use crate::queue::QueueError;
@@ -14,13 +17,13 @@ pub(super) use crate::queue::naming::{numbered, stem_of};
 /// Candidates looked up beyond those that are needed, when the first ones are taken.
 const SPARE: usize = 8;
 
-/// $1 JSON array of [job, key], $2 batch: those that belong to another job.
+/// ?1 JSON array of [job, key], ?2 batch: those that belong to another job.
 pub(super) const TAKEN: &str = "
-SELECT e.value ->> 0 AS job, e.value ->> 1 AS key FROM json_each($1) e
-WHERE EXISTS (SELECT 1 FROM output o WHERE o.batch = $2 AND o.name_key = e.value ->> 1 AND o.job <> e.value ->> 0)
+SELECT e.value ->> 0 AS job, e.value ->> 1 AS key FROM json_each(?1) e
+WHERE EXISTS (SELECT 1 FROM output o WHERE o.batch = ?2 AND o.name_key = e.value ->> 1 AND o.job <> e.value ->> 0)
    OR EXISTS (SELECT 1 FROM job_detail d CROSS JOIN job j
               WHERE d.output_key = e.value ->> 1 AND d.job <> e.value ->> 0 AND j.job = d.job
-                AND j.batch = $2 AND j.in_manifest = 1)";
+                AND j.batch = ?2 AND j.in_manifest = 1)";
 
 /// The files of one job that need names.
 #[derive(Debug, Clone)]
@@ -32,7 +35,7 @@ pub(super) struct Wanted {
 }
 
 /// Stems for all files, in order: `hero`, `hero-2` …, without those that other jobs have.
-pub(super) async fn allot(session: &mut Session, wants: &[Wanted]) -> Result<Vec<Vec<String>>, QueueError> {
+pub(super) fn allot(session: &Session, wants: &[Wanted]) -> Result<Vec<Vec<String>>, QueueError> {
     let mut given: Vec<Vec<String>> = wants.iter().map(|_| Vec::new()).collect();
     let mut next: Vec<usize> = vec![1; wants.len()];
     let mut keys: HashMap<String, i64> = HashMap::new();
@@ -55,7 +58,7 @@ pub(super) async fn allot(session: &mut Session, wants: &[Wanted]) -> Result<Vec
             return Ok(given);
         }
         let pairs: Vec<(i64, &str)> = asked.iter().map(|(i, _, key)| (wants[*i].job, key.as_str())).collect();
-        let taken = taken(session, &pairs).await?;
+        let taken = taken(session, &pairs)?;
         for (i, stem, key) in asked {
             let want = &wants[i];
             let free = !taken.contains(&(want.job, key.clone()))
@@ -70,8 +73,8 @@ pub(super) async fn allot(session: &mut Session, wants: &[Wanted]) -> Result<Vec
 }
 
 /// The next free stem of `job` behind the one that is taken.
-pub(super) async fn next_free(
-    session: &mut Session,
+pub(super) fn next_free(
+    session: &Session,
     want: &Wanted,
     taken_stem: &str,
     own: &HashSet<String>,
@@ -80,7 +83,7 @@ pub(super) async fn next_free(
     while n <= NUMBER_MAX {
         let stem = numbered(&want.stem, n)?;
         let key = OutputName::key_of(&stem);
-        if !own.contains(&key) && taken(session, &[(want.job, &key)]).await?.is_empty() {
+        if !own.contains(&key) && taken(session, &[(want.job, &key)])?.is_empty() {
             return Ok(stem);
         }
         n += 1;
@@ -88,12 +91,10 @@ pub(super) async fn next_free(
     Err(stage::broken("output.name", &format!("no free name behind `{taken_stem}`")))
 }
 
-async fn taken(session: &mut Session, pairs: &[(i64, &str)]) -> Result<HashSet<(i64, String)>, QueueError> {
-    let rows = sqlx::query(TAKEN)
-        .bind(stage::text("output.name", &pairs)?)
-        .bind(session.batch)
-        .fetch_all(&mut session.conn)
-        .await
-        .doing("naming files")?;
-    rows.iter().map(|row| Ok((get(row, "job")?, get(row, "key")?))).collect()
+fn taken(session: &Session, pairs: &[(i64, &str)]) -> Result<HashSet<(i64, String)>, QueueError> {
+    let pairs = stage::text("output.name", &pairs)?;
+    let taken = session.conn.rows("naming files", TAKEN, params![pairs, session.batch], |row| {
+        Ok((get(row, "job")?, get(row, "key")?))
+    })?;
+    Ok(taken.into_iter().collect())
 }

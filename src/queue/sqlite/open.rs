@@ -1,14 +1,15 @@
 //! Opening a queue: files, pragmas, and whose queue it is.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
-use tokio_util::task::TaskTracker;
+use rusqlite::{Connection, OpenFlags, params};
 
 use super::engine::{self, Session};
-use super::fault::{BUSY_WAIT, Doing, get, located};
+use super::fault::{BUSY_WAIT, Doing, get, located, parsed};
+use super::readers::Readers;
+use super::sql::Sql;
 use super::{SqliteQueue, migrate, stage};
 use crate::job::{Clock, CrashPoint, Provider, crash_point};
 use crate::platform;
@@ -16,22 +17,18 @@ use crate::queue::QueueError;
 
 pub use crate::queue::open::{Access, Identity};
 
-/// Connections that only read.
-const READERS_MAX: u32 = 3;
-/// Statements that a connection keeps prepared: all there are, in every size of a set.
-const STATEMENTS_MAX: usize = 384;
-/// Rows that a connection's thread may be ahead of the reader.
-const ROWS_AHEAD: usize = 256;
+/// Statements that a connection keeps prepared: all there are.
+const STATEMENTS_MAX: usize = 128;
 /// Page cache of the writing connection, in KiB; SQLite spells KiB as a negative number.
-const CACHE: &str = "-32768";
+const CACHE: i64 = -32_768;
 /// Of each reading connection.
-const READER_CACHE: &str = "-4096";
+const READER_CACHE: i64 = -4096;
 
 const BATCH: &str = "SELECT batch, manifest, provider FROM batch ORDER BY batch LIMIT 1";
-/// $1 manifest, $2 provider, $3 now. Of several processes that start at once, one makes the batch.
+/// ?1 manifest, ?2 provider, ?3 now. Of several processes that start at once, one makes the batch.
 const MAKE_BATCH: &str = "
 INSERT INTO batch (name, manifest, provider, created_at)
-SELECT 'default', $1, $2, $3 WHERE NOT EXISTS (SELECT 1 FROM batch)";
+SELECT 'default', ?1, ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM batch)";
 
 /// How a manifest from standard input is called in an error.
 const STANDARD_INPUT: &str = "-";
@@ -66,33 +63,39 @@ impl SqliteQueue {
     /// the file may exist afterwards, whole.
     pub async fn open(options: OpenOptions) -> Result<Self, QueueError> {
         let path = options.path.clone();
-        open(options).await.map_err(|error| located(error, &path))
+        let opened = tokio::task::spawn_blocking(move || open(options)).await;
+        let queue = opened.unwrap_or(Err(QueueError::Closed));
+        queue.map_err(|error| located(error, &path))
     }
 
     /// An empty queue that leaves nothing behind: what a manifest is compared with when there is
     /// no queue yet.
     pub async fn in_memory(provider: Provider, clock: Arc<dyn Clock>) -> Result<Self, QueueError> {
-        let path = PathBuf::from(":memory:");
-        let mut conn = connect(base(&path).in_memory(true), "opening a queue in memory").await?;
-        migrate::migrate(&mut conn, &path).await?;
-        let identity = Identity::Of { manifest: None, provider };
-        let batch = identify(&mut conn, &identity, clock.as_ref()).await?;
-        Self::start(Session::new(conn, batch.unwrap_or(1), path, clock), None).await
-    }
-
-    async fn start(mut session: Session, readers: Option<sqlx::SqlitePool>) -> Result<Self, QueueError> {
-        let what = "making temporary tables";
-        sqlx::raw_sql(stage::TABLES).execute(&mut session.conn).await.doing(what)?;
-        let (commands, inbox) = engine::channel();
-        let (batch, path, clock) = (session.batch, session.path.clone(), session.clock());
-        let engine = TaskTracker::new();
-        engine.spawn(engine::serve(session, inbox));
-        engine.close();
-        Ok(Self { commands, readers, batch, path, clock, engine })
+        let opened = tokio::task::spawn_blocking(move || {
+            let path = PathBuf::from(":memory:");
+            let conn = Connection::open_in_memory().doing("opening a queue in memory")?;
+            let conn = set_up(conn)?;
+            migrate::migrate(&conn, &path)?;
+            let identity = Identity::Of { manifest: None, provider };
+            let batch = identify(&conn, &identity, clock.as_ref())?;
+            start(Session::new(conn, batch.unwrap_or(1), path, clock), None)
+        });
+        opened.await.unwrap_or(Err(QueueError::Closed))
     }
 }
 
-async fn open(options: OpenOptions) -> Result<SqliteQueue, QueueError> {
+fn start(session: Session, readers: Option<Readers>) -> Result<SqliteQueue, QueueError> {
+    session.conn.execute_batch(stage::TABLES).doing("making temporary tables")?;
+    let (commands, inbox) = engine::channel();
+    let (batch, path, clock) = (session.batch, session.path.clone(), session.clock());
+    let engine = std::thread::Builder::new().name("queue".to_owned());
+    engine
+        .spawn(move || engine::serve(session, inbox))
+        .map_err(|error| QueueError::Engine { what: "starting its thread", source: Arc::new(error) })?;
+    Ok(SqliteQueue { commands, readers, batch, path, clock })
+}
+
+fn open(options: OpenOptions) -> Result<SqliteQueue, QueueError> {
     let OpenOptions { path, access, identity, clock, synchronous } = options;
     if access != Access::Create && !path.exists() {
         return Err(QueueError::Missing { path: path.display().to_string() });
@@ -101,50 +104,42 @@ async fn open(options: OpenOptions) -> Result<SqliteQueue, QueueError> {
         return Err(QueueError::IsAFolder { path: path.display().to_string() });
     }
     if access == Access::ReadOnly {
-        return look_at(path, &identity, clock).await;
+        return look_at(path, &identity, clock);
     }
     let folder = path.parent().unwrap_or(Path::new("."));
     if let Some(kind) = platform::network_file_system(folder) {
         return Err(QueueError::NetworkDisk { folder: folder.display().to_string(), kind });
     }
+    let create = if access == Access::Create { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
+    let conn = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | create)?;
     let synchronous = match synchronous {
-        Synchronous::Full => SqliteSynchronous::Full,
-        Synchronous::Normal => SqliteSynchronous::Normal,
+        Synchronous::Full => "FULL",
+        Synchronous::Normal => "NORMAL",
     };
-    let writer = base(&path)
-        .create_if_missing(access == Access::Create)
-        .synchronous(synchronous)
-        .pragma("cache_size", CACHE);
-    let mut conn = connect(writer, "opening the queue").await?;
-    let batch = match prepare(&mut conn, &path, access, (&identity, clock.as_ref())).await {
-        Ok(batch) => batch,
-        Err(error) => {
-            // Closed in order, so that nothing is left beside the database.
-            drop(conn.close().await);
-            return Err(error);
-        }
-    };
-    let reader = base(&path).pragma("query_only", "1").pragma("cache_size", READER_CACHE);
-    let readers = SqlitePoolOptions::new().max_connections(READERS_MAX).connect_lazy_with(reader);
-    SqliteQueue::start(Session::new(conn, batch, path, clock), Some(readers)).await
+    set(&conn, "synchronous", synchronous)?;
+    set(&conn, "cache_size", CACHE)?;
+    // Where this fails the connection is closed in order, so that nothing is left beside the database.
+    let batch = prepare(&conn, &path, access, (&identity, clock.as_ref()))?;
+    let readers = Readers::new(path.clone());
+    start(Session::new(conn, batch, path, clock), Some(readers))
 }
 
 /// Brings a database to where the engine can begin; answers with its batch.
-async fn prepare(
-    conn: &mut SqliteConnection,
+fn prepare(
+    conn: &Connection,
     path: &Path,
     access: Access,
     (identity, clock): (&Identity, &dyn Clock),
 ) -> Result<i64, QueueError> {
     let missing = || QueueError::Missing { path: path.display().to_string() };
-    if access == Access::Existing && migrate::version(conn, path).await? == 0 {
+    if access == Access::Existing && migrate::version(conn, path)? == 0 {
         return Err(missing());
     }
-    migrate::use_wal(conn, path).await?;
+    migrate::use_wal(conn, path)?;
     crash_point(CrashPoint::QueueOpened);
-    migrate::migrate(conn, path).await?;
+    migrate::migrate(conn, path)?;
     crash_point(CrashPoint::SchemaMade);
-    identify(conn, identity, clock).await?.ok_or_else(missing)
+    identify(conn, identity, clock)?.ok_or_else(missing)
 }
 
 /// Opens a queue to read only.
@@ -153,68 +148,88 @@ async fn prepare(
 /// cannot remove them. Without a log there is nothing in it to be read, so the database is
 /// declared immutable, which makes nothing. A process that begins to write in that very moment may
 /// then show the reader a mixed state; a comparison lasts for an instant, and nothing is kept of it.
-async fn look_at(
-    path: PathBuf,
-    identity: &Identity,
-    clock: Arc<dyn Clock>,
-) -> Result<SqliteQueue, QueueError> {
+fn look_at(path: PathBuf, identity: &Identity, clock: Arc<dyn Clock>) -> Result<SqliteQueue, QueueError> {
     let mut log = path.clone().into_os_string();
     log.push("-wal");
-    let quiet = !Path::new(&log).exists();
-    let options = base(&path).read_only(true).immutable(quiet);
-    let mut conn = connect(options, "opening the queue to read it").await?;
-    if migrate::version(&mut conn, &path).await? == 0 {
+    let conn = if Path::new(&log).exists() {
+        connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?
+    } else {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        connect(Path::new(&immutable(&path)), flags)?
+    };
+    if migrate::version(&conn, &path)? == 0 {
         return Err(QueueError::Missing { path: path.display().to_string() });
     }
-    let batch = find(&mut conn, identity).await?;
+    let batch = find(&conn, identity)?;
     let batch = batch.ok_or_else(|| QueueError::Missing { path: path.display().to_string() })?;
-    SqliteQueue::start(Session::new(conn, batch, path, clock), None).await
+    start(Session::new(conn, batch, path, clock), None)
 }
 
-fn base(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .foreign_keys(true)
-        .busy_timeout(BUSY_WAIT)
-        .statement_cache_capacity(STATEMENTS_MAX)
-        .row_buffer_size(ROWS_AHEAD)
-        // Statements carry prompts as values only, but a log of each is nobody's news.
-        .disable_statement_logging()
+/// The address of a database that nobody writes (sqlite.org/uri.html, read 2026-11).
+fn immutable(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(uri, "%{byte:02x}");
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
 }
 
-async fn connect(options: SqliteConnectOptions, what: &'static str) -> Result<SqliteConnection, QueueError> {
-    options.connect().await.doing(what)
+/// A connection that only reads, for [`Readers`].
+pub(super) fn reader(path: &Path) -> Result<Connection, QueueError> {
+    let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    set(&conn, "query_only", true)?;
+    set(&conn, "cache_size", READER_CACHE)?;
+    Ok(conn)
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, QueueError> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    set_up(Connection::open_with_flags(path, flags).doing("opening the queue")?)
+}
+
+/// What holds for every connection.
+fn set_up(conn: Connection) -> Result<Connection, QueueError> {
+    let what = "opening the queue";
+    conn.busy_timeout(BUSY_WAIT).doing(what)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    set(&conn, "foreign_keys", true)?;
+    Ok(conn)
+}
+
+fn set(conn: &Connection, name: &str, value: impl rusqlite::ToSql) -> Result<(), QueueError> {
+    conn.pragma_update(None, name, value).doing("setting up the queue's connection")
 }
 
 /// The batch of this queue, made when there is none and it is known whose it is.
-async fn identify(
-    conn: &mut SqliteConnection,
-    identity: &Identity,
-    clock: &dyn Clock,
-) -> Result<Option<i64>, QueueError> {
-    if let Some(batch) = find(conn, identity).await? {
+fn identify(conn: &Connection, identity: &Identity, clock: &dyn Clock) -> Result<Option<i64>, QueueError> {
+    if let Some(batch) = find(conn, identity)? {
         return Ok(Some(batch));
     }
     let Identity::Of { manifest, provider } = identity else { return Ok(None) };
-    let make =
-        sqlx::query(MAKE_BATCH).bind(manifest.clone()).bind(provider.as_str()).bind(clock.now().as_ms());
-    make.execute(&mut *conn).await.doing("making the batch")?;
-    find(conn, identity).await
+    let params = params![manifest, provider.as_str(), clock.now().as_ms()];
+    conn.run("making the batch", MAKE_BATCH, params)?;
+    find(conn, identity)
 }
 
-async fn find(conn: &mut SqliteConnection, identity: &Identity) -> Result<Option<i64>, QueueError> {
-    let row = sqlx::query(BATCH).fetch_optional(conn).await.doing("reading whose queue it is")?;
-    let Some(row) = row else { return Ok(None) };
-    if let Identity::Of { manifest, provider } = identity {
-        let found: Provider = super::fault::parsed(&row, "provider")?;
-        if found != *provider {
-            return Err(QueueError::OtherProvider { found, asked: *provider });
+fn find(conn: &Connection, identity: &Identity) -> Result<Option<i64>, QueueError> {
+    conn.row_or_none("reading whose queue it is", BATCH, &[], |row| {
+        if let Identity::Of { manifest, provider } = identity {
+            let found: Provider = parsed(row, "provider")?;
+            if found != *provider {
+                return Err(QueueError::OtherProvider { found, asked: *provider });
+            }
+            let found: Option<String> = get(row, "manifest")?;
+            if found != *manifest {
+                let shown = |name: &Option<String>| name.clone().unwrap_or_else(|| STANDARD_INPUT.to_owned());
+                return Err(QueueError::OtherManifest { found: shown(&found), asked: shown(manifest) });
+            }
         }
-        let found: Option<String> = get(&row, "manifest")?;
-        if found != *manifest {
-            let shown = |name: &Option<String>| name.clone().unwrap_or_else(|| STANDARD_INPUT.to_owned());
-            return Err(QueueError::OtherManifest { found: shown(&found), asked: shown(manifest) });
-        }
-    }
-    get(&row, "batch").map(Some)
+        get(row, "batch")
+    })
 }

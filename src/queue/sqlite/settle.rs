@@ -2,31 +2,42 @@
 
 use std::time::Duration;
 
+use rusqlite::params;
+
 use super::depend;
-use super::engine::Session;
+use super::engine::{Results, Session};
 use super::fault::{get, signed};
 use super::names::{self, Wanted};
 use super::publish;
-use super::rows::{self, Row, Values};
+use super::sql::Sql;
 use super::stage;
 use crate::job::{AttemptOutcome, CrashPoint, crash_point};
 use crate::queue::{Next, PlannedOutput, Publication, QueueError, Settlement};
 
+const WHAT: &str = "settling attempts";
+
+const LIST: &str = "
+INSERT OR IGNORE INTO temp.ending (slot, now, job, epoch, attempt, outcome, next, delay_ms, http_status,
+    error_code, error, note, finish_reason, response_id, caption, prompt_tokens, candidates_tokens,
+    image_tokens, thoughts_tokens, total_tokens, bytes, first_byte_ms, total_ms, cost, cost_at_most)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+    ?23, ?24, ?25)";
+
 /// What does not match job, epoch, `running` and an attempt under way is struck off; what is left
 /// may be settled, is answered, and is. Two settlements of one lease: the second never got onto the list.
-///
-/// An allowance is used up only by an attempt of the present revision. A job whose description
-/// changed meanwhile is pending whatever its attempt says.
-pub(super) const SETTLE: &str = "
+pub(super) const FENCE: &str = "
 DELETE FROM temp.ending WHERE NOT EXISTS (
     SELECT 1 FROM job j CROSS JOIN attempt a
     WHERE j.job = ending.job AND j.epoch = ending.epoch AND j.state = 'running' AND j.attempt = ending.attempt
-      AND a.attempt = ending.attempt AND a.outcome = 'sent');
-SELECT json_group_array(json_array(e.slot, d.output)) AS fine,
-       EXISTS (SELECT 1 FROM dependency) AS needed,
-       coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'output'), 0) AS last_output
-FROM temp.ending e CROSS JOIN job_detail d WHERE d.job = e.job;
+      AND a.attempt = ending.attempt AND a.outcome = 'sent')";
+pub(super) const FINE: &str = "
+SELECT e.slot, d.output FROM temp.ending e CROSS JOIN job_detail d WHERE d.job = e.job
+ORDER BY e.slot";
 
+/// An allowance is used up only by an attempt of the present revision. A job whose description
+/// changed meanwhile is pending whatever its attempt says.
+pub(super) const SETTLE: [&str; 4] = [
+    "
 UPDATE job SET
     transient = transient + (e.outcome = 'transient'),
     no_image  = no_image + (e.outcome = 'no_image'),
@@ -34,8 +45,8 @@ UPDATE job SET
     lost_alone = lost_alone + (e.outcome = 'lost' AND a.alone)
 FROM temp.ending e CROSS JOIN attempt a
 WHERE e.outcome IN ('transient', 'no_image', 'lost') AND e.next <> 'spare' AND a.attempt = e.attempt
-  AND job.job = e.job AND job.revision = a.revision;
-
+  AND job.job = e.job AND job.revision = a.revision",
+    "
 UPDATE job SET
     state = CASE WHEN job.cancel IS NOT NULL THEN 'cancelled'
                  WHEN job.revision <> a.revision OR e.next IN ('retry', 'spare') THEN 'pending'
@@ -44,8 +55,8 @@ UPDATE job SET
     available_at = iif(e.next IN ('retry', 'spare'), e.now + e.delay_ms, 0), snoozed_at = e.now,
     worker = NULL, epoch = NULL, attempt = NULL
 FROM temp.ending e CROSS JOIN attempt a
-WHERE e.next <> 'publish' AND a.attempt = e.attempt AND job.job = e.job;
-
+WHERE e.next <> 'publish' AND a.attempt = e.attempt AND job.job = e.job",
+    "
 UPDATE attempt SET
     outcome = e.outcome, ended_at = e.now, http_status = e.http_status, error_code = e.error_code,
     error = e.error, note = e.note, finish_reason = e.finish_reason, response_id = e.response_id,
@@ -53,56 +64,52 @@ UPDATE attempt SET
     image_tokens = e.image_tokens, thoughts_tokens = e.thoughts_tokens, total_tokens = e.total_tokens,
     bytes = e.bytes, first_byte_ms = e.first_byte_ms, total_ms = e.total_ms, cost = e.cost,
     cost_at_most = e.cost_at_most
-FROM temp.ending e WHERE attempt.attempt = e.attempt;
+FROM temp.ending e WHERE attempt.attempt = e.attempt",
+    "DELETE FROM temp.ending",
+];
 
-DELETE FROM temp.ending";
+const LAST_OUTPUT: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'output'), 0)";
 
-/// Its place in the set, now, and what is settled.
-struct Ending<'s>(usize, i64, &'s Settlement);
-
-impl Row for Ending<'_> {
-    const HEAD: &'static str = "INSERT OR IGNORE INTO temp.ending (slot, now, job, epoch, attempt, outcome, next, \
-        delay_ms, http_status, error_code, error, note, finish_reason, response_id, caption, prompt_tokens, \
-        candidates_tokens, image_tokens, thoughts_tokens, total_tokens, bytes, first_byte_ms, total_ms, cost, \
-        cost_at_most)";
-    const COLUMNS: usize = 25;
-
-    fn values(self, to: &mut Values) {
-        let Self(slot, now, settlement) = self;
-        let facts = &settlement.facts;
-        let (next, delay_ms) = match &settlement.next {
-            Next::Publish(_) => ("publish", 0),
-            Next::Retry(delay) => ("retry", ms(*delay)),
-            Next::Spare(delay) => ("spare", ms(*delay)),
-            Next::Fail => ("failed", 0),
-            Next::Refuse => ("refused", 0),
-            Next::Hold => ("held", 0),
-        };
-        to.put(signed(slot as u64));
-        to.put(now);
-        to.put(settlement.job.0);
-        to.put(settlement.epoch.0);
-        to.put(settlement.attempt.0);
-        to.put(settlement.outcome.as_str());
-        to.put(next);
-        to.put(delay_ms);
-        to.put(facts.http_status);
-        to.put(facts.error_code.clone());
-        to.put(facts.error.clone());
-        to.put(facts.note.clone());
-        to.put(facts.finish_reason.clone());
-        to.put(facts.response_id.clone());
-        to.put(facts.caption.clone());
-        let usage = &facts.usage;
-        for tokens in [usage.prompt, usage.candidates, usage.image, usage.thoughts, usage.total] {
-            to.put(tokens.map(signed));
-        }
-        to.put(signed(facts.bytes));
-        to.put(facts.first_byte.map(ms));
-        to.put(ms(facts.total));
-        to.put(facts.cost.map(|micros| micros.0));
-        to.put(facts.cost_at_most.0);
-    }
+/// Puts a settlement on the list, at its place in the set.
+fn list(session: &Session, slot: usize, now: i64, settlement: &Settlement) -> Result<(), QueueError> {
+    let facts = &settlement.facts;
+    let (next, delay_ms) = match &settlement.next {
+        Next::Publish(_) => ("publish", 0),
+        Next::Retry(delay) => ("retry", ms(*delay)),
+        Next::Spare(delay) => ("spare", ms(*delay)),
+        Next::Fail => ("failed", 0),
+        Next::Refuse => ("refused", 0),
+        Next::Hold => ("held", 0),
+    };
+    let usage = &facts.usage;
+    let values = params![
+        signed(slot as u64),
+        now,
+        settlement.job.0,
+        settlement.epoch.0,
+        settlement.attempt.0,
+        settlement.outcome.as_str(),
+        next,
+        delay_ms,
+        facts.http_status,
+        facts.error_code,
+        facts.error,
+        facts.note,
+        facts.finish_reason,
+        facts.response_id,
+        facts.caption,
+        usage.prompt.map(signed),
+        usage.candidates.map(signed),
+        usage.image.map(signed),
+        usage.thoughts.map(signed),
+        usage.total.map(signed),
+        signed(facts.bytes),
+        facts.first_byte.map(ms),
+        ms(facts.total),
+        facts.cost.map(|micros| micros.0),
+        facts.cost_at_most.0
+    ];
+    session.conn.run(WHAT, LIST, values).map(drop)
 }
 
 fn ms(time: Duration) -> i64 {
@@ -110,28 +117,24 @@ fn ms(time: Duration) -> i64 {
 }
 
 /// Settles all; each has its own answer, in order.
-pub(super) async fn settle(
-    session: &mut Session,
-    items: &[Box<Settlement>],
-) -> Result<Vec<Result<Publication, QueueError>>, QueueError> {
-    let what = "settling attempts";
+pub(super) fn settle(session: &mut Session, items: &[Box<Settlement>]) -> Results<Publication> {
     let now = session.now();
-    let endings: Vec<Ending> = (items.iter().enumerate())
-        .filter(|(_, one)| one.outcome != AttemptOutcome::Sent)
-        .map(|(slot, one)| Ending(slot, now, one))
-        .collect();
-    let rows = rows::insert_then(&mut session.conn, what, endings, SETTLE).await?;
+    for (slot, one) in items.iter().enumerate() {
+        if one.outcome != AttemptOutcome::Sent {
+            list(session, slot, now, one)?;
+        }
+    }
+    session.conn.run(WHAT, FENCE, &[])?;
+    let fine = session.conn.rows(WHAT, FINE, &[], |row| {
+        let slot: i64 = get(row, "slot")?;
+        Ok((usize::try_from(slot).unwrap_or(usize::MAX), get(row, "output")?))
+    })?;
+    session.conn.run_all(WHAT, &SETTLE, &[])?;
+
     let mut answers: Vec<Result<Publication, QueueError>> =
         items.iter().map(|one| Err(refusal(one))).collect();
     let mut ended = Vec::new();
     let mut wanted = Vec::new();
-    let (mut needed, mut last_output) = (false, 0);
-    let mut fine: Vec<(usize, String)> = Vec::new();
-    if let Some(row) = rows.first() {
-        needed = get(row, "needed")?;
-        last_output = get(row, "last_output")?;
-        fine = stage::values("settled attempts", get(row, "fine")?)?;
-    }
     for (slot, output) in fine {
         let Some(item) = items.get(slot) else { continue };
         if let Some(answer) = answers.get_mut(slot) {
@@ -147,10 +150,8 @@ pub(super) async fn settle(
             Next::Hold => {}
         }
     }
-    if needed {
-        depend::skip(session, &ended).await?;
-    }
-    plan(session, (items, last_output), wanted, &mut answers).await?;
+    depend::skip(session, &ended)?;
+    plan(session, items, wanted, &mut answers)?;
     crash_point(CrashPoint::SettleWritten);
     Ok(answers)
 }
@@ -164,19 +165,20 @@ fn refusal(settlement: &Settlement) -> QueueError {
 }
 
 /// Plans the files of those that are to be published.
-async fn plan(
-    session: &mut Session,
-    (items, last_output): (&[Box<Settlement>], i64),
+fn plan(
+    session: &Session,
+    items: &[Box<Settlement>],
     wanted: Vec<(usize, Wanted, &[PlannedOutput])>,
     answers: &mut [Result<Publication, QueueError>],
 ) -> Result<(), QueueError> {
     if wanted.is_empty() {
         return Ok(());
     }
+    let last: i64 = session.conn.value(WHAT, LAST_OUTPUT, &[])?;
     let wants: Vec<Wanted> = wanted.iter().map(|(_, want, _)| want.clone()).collect();
-    let stems = names::allot(session, &wants).await?;
+    let stems = names::allot(session, &wants)?;
     let jobs: Vec<i64> = wants.iter().map(|want| want.job).collect();
-    let mut replaces = publish::standing(session, &jobs).await?;
+    let mut replaces = publish::standing(session, &jobs)?;
     let mut plans = Vec::new();
     for ((slot, want, files), stems) in wanted.into_iter().zip(stems) {
         for (file, stem) in files.iter().zip(stems) {
@@ -186,7 +188,7 @@ async fn plan(
             publication.replaces = replaces.remove(&want.job).unwrap_or_default();
         }
     }
-    for (slot, file) in publish::plan(session, last_output, plans).await? {
+    for (slot, file) in publish::plan(session, last, plans)? {
         if let Some(Ok(publication)) = answers.get_mut(slot) {
             publication.files.push(file);
         }

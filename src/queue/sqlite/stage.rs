@@ -1,10 +1,10 @@
 //! Staging: jobs on their way into the queue wait in temporary tables of the writing connection,
 //! which live in a temporary file and not in memory.
 
-use serde::de::DeserializeOwned;
+use rusqlite::params;
 
 use super::engine::Session;
-use super::rows::{self, Row, Values};
+use super::sql::Sql;
 use crate::queue::text::{fallbacks_text, refs_text, spec_text};
 use crate::queue::{NewJob, QueueError};
 
@@ -87,36 +87,31 @@ impl Staged {
     }
 }
 
-impl Row for Staged {
-    const HEAD: &'static str = "INSERT INTO temp.staged (ordinal, name, spec_digest, input_digest, spec, refs, \
-                                model, fallbacks, output, output_key, stream, tags, priority, reservation, \
-                                estimate)";
-    const COLUMNS: usize = 15;
+const STAGE: &str = "
+INSERT INTO temp.staged (ordinal, name, spec_digest, input_digest, spec, refs, model, fallbacks, output,
+                         output_key, stream, tags, priority, reservation, estimate)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 
-    fn values(self, to: &mut Values) {
-        to.put(self.ordinal);
-        to.put(self.name);
-        to.put(self.spec_digest);
-        to.put(self.input_digest);
-        to.put(self.spec);
-        to.put(self.refs);
-        to.put(self.model);
-        to.put(self.fallbacks);
-        to.put(self.output);
-        to.put(self.output_key);
-        to.put(self.stream);
-        to.put(self.tags);
-        to.put(self.priority);
-        to.put(self.reservation);
-        to.put(self.estimate);
+pub(super) fn stage(session: &mut Session, jobs: Vec<Staged>) -> Result<(), QueueError> {
+    for job in jobs {
+        let values = params![
+            job.ordinal,
+            job.name,
+            job.spec_digest,
+            job.input_digest,
+            job.spec,
+            job.refs,
+            job.model,
+            job.fallbacks,
+            job.output,
+            job.output_key,
+            job.stream,
+            job.tags,
+            job.priority,
+            job.reservation,
+            job.estimate
+        ];
+        session.conn.run("staging jobs", STAGE, values)?;
     }
-}
-
-pub(super) async fn stage(session: &mut Session, jobs: Vec<Staged>) -> Result<(), QueueError> {
-    rows::insert(&mut session.conn, "staging jobs", jobs).await
-}
-
-/// A set of rows that SQLite answers with as one JSON array.
-pub(super) fn values<T: DeserializeOwned>(what: &'static str, json: &str) -> Result<Vec<T>, QueueError> {
-    serde_json::from_str(json).map_err(|error| broken(what, &error))
+    Ok(())
 }

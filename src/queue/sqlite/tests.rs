@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
@@ -13,6 +14,8 @@ use crate::job::{Clock, Provider, SystemClock};
 use crate::queue::conformance::{Bench, conformance_suite};
 use crate::queue::{LoadPolicy, NewJob, Queue, QueueError, Scope};
 
+use super::engine::Session;
+use super::fault::Doing as _;
 use super::{claim, migrate, names, publish, settle, stage};
 
 struct Folder(TempDir);
@@ -32,8 +35,8 @@ impl Folder {
     }
 
     /// A connection past the engine.
-    async fn raw(&self) -> SqliteConnection {
-        SqliteConnection::connect(&format!("sqlite://{}", self.path().display())).await.unwrap()
+    fn raw(&self) -> Connection {
+        Connection::open(self.path()).unwrap()
     }
 }
 
@@ -70,24 +73,25 @@ fn new_job(name: &str, ordinal: u64) -> NewJob {
 async fn no_statement_of_a_jobs_way_reads_a_whole_table() {
     let folder = Folder::new();
     open(options(&folder.path())).await.unwrap().close().await;
-    let mut conn = folder.raw().await;
-    sqlx::raw_sql(stage::TABLES).execute(&mut conn).await.unwrap();
-    let texts = [
-        claim::PROMOTE_DUE,
+    let conn = folder.raw();
+    conn.execute_batch(stage::TABLES).unwrap();
+    let single = [
         claim::DUE,
         claim::DUE_FIRST,
-        claim::LEASE,
-        settle::SETTLE,
+        claim::LEASED,
+        claim::LEASED_REFERENCES,
+        settle::FENCE,
+        settle::FINE,
         names::TAKEN,
         publish::STANDING,
         publish::PLANNED,
-        publish::PUBLISH,
+        publish::FENCE,
+        publish::FINE,
     ];
+    let several: [&[&str]; 4] = [&claim::PROMOTE_DUE, &claim::LEASE, &settle::SETTLE, &publish::PUBLISH];
     let mut seen = 0;
-    for statement in texts.iter().flat_map(|text| text.split(';')) {
-        let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
-        for row in sqlx::query(explain).fetch_all(&mut conn).await.unwrap() {
-            let step: String = row.get("detail");
+    for statement in single.iter().chain(several.iter().copied().flatten()) {
+        for step in plan(&conn, statement) {
             // A table that the statement does not name is a guarded check of a foreign key.
             let whole =
                 ["job", "j", "n", "attempt", "a", "output", "o", "revision", "r", "reference", "f", "d"]
@@ -101,12 +105,17 @@ async fn no_statement_of_a_jobs_way_reads_a_whole_table() {
         }
     }
     assert!(seen > 20, "the plans were read");
-    let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", claim::DUE)));
-    let steps: Vec<String> =
-        plan.fetch_all(&mut conn).await.unwrap().iter().map(|row| row.get("detail")).collect();
+    let steps = plan(&conn, claim::DUE);
     let head = "USING INDEX job_ready (batch=? AND model=? AND turn>? AND turn<?)";
     assert!(steps.iter().any(|step| step.contains(head)), "{steps:?}");
     assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "in the order of the index: {steps:?}");
+}
+
+/// What SQLite means to do, step by step.
+fn plan(conn: &Connection, statement: &str) -> Vec<String> {
+    let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
+    // Values that are not given are NULL.
+    explain.raw_query().mapped(|row| row.get("detail")).collect::<Result<_, _>>().unwrap()
 }
 
 #[tokio::test]
@@ -114,16 +123,16 @@ async fn the_database_itself_keeps_the_ledger() {
     let folder = Folder::new();
     let queue = open(options(&folder.path())).await.unwrap();
     queue.close().await;
-    let mut conn = folder.raw().await;
+    let conn = folder.raw();
     let fill = "PRAGMA foreign_keys = OFF;
         INSERT INTO attempt (attempt, job, revision, run, lane, worker, epoch, alone, outcome, sent_at, cost_at_most)
         VALUES (1, 1, 1, 1, 1, 1, 1, 0, 'sent', 0, 0);
         UPDATE attempt SET outcome = 'lost'";
-    sqlx::raw_sql(fill).execute(&mut conn).await.unwrap();
+    conn.execute_batch(fill).unwrap();
     for forbidden in
         ["UPDATE attempt SET outcome = 'succeeded'", "UPDATE attempt SET cost = 1", "DELETE FROM attempt"]
     {
-        let error = sqlx::raw_sql(forbidden).execute(&mut conn).await.unwrap_err();
+        let error = conn.execute_batch(forbidden).unwrap_err();
         assert!(error.to_string().contains("an attempt is never"), "{forbidden}: {error}");
     }
 }
@@ -149,15 +158,15 @@ async fn a_queue_knows_whose_it_is() {
 async fn what_is_no_queue_of_ours_is_left_alone() {
     let folder = Folder::new();
     open(options(&folder.path())).await.unwrap().close().await;
-    sqlx::raw_sql("PRAGMA user_version = 99").execute(&mut folder.raw().await).await.unwrap();
+    folder.raw().execute_batch("PRAGMA user_version = 99").unwrap();
     let newer = open(options(&folder.path())).await;
     assert!(matches!(newer, Err(QueueError::NewerSchema { found: 99, known: 1, .. })), "{newer:?}");
 
     let foreign = folder.0.path().join("foreign.db");
     std::fs::write(&foreign, "").unwrap();
-    let mut conn = SqliteConnection::connect(&format!("sqlite://{}", foreign.display())).await.unwrap();
-    sqlx::raw_sql("CREATE TABLE theirs (x)").execute(&mut conn).await.unwrap();
-    conn.close().await.unwrap();
+    let conn = Connection::open(&foreign).unwrap();
+    conn.execute_batch("CREATE TABLE theirs (x)").unwrap();
+    conn.close().unwrap();
     for access in [Access::Create, Access::Existing, Access::ReadOnly] {
         let error = open(OpenOptions { access, ..options(&foreign) }).await.unwrap_err();
         assert!(matches!(error, QueueError::NotAQueue { .. }), "{access:?} {error:?}");
@@ -220,8 +229,8 @@ async fn many_may_make_the_same_queue_at_once() {
     for queue in opened {
         queue.unwrap().close().await;
     }
-    let mut conn = folder.raw().await;
-    let batches: i64 = sqlx::query_scalar("SELECT count(*) FROM batch").fetch_one(&mut conn).await.unwrap();
+    let conn = folder.raw();
+    let batches: i64 = conn.query_row("SELECT count(*) FROM batch", (), |row| row.get(0)).unwrap();
     assert_eq!(batches, 1);
 }
 
@@ -232,7 +241,7 @@ async fn chain(folder: &Folder) -> crate::queue::conformance::World {
     let link = "INSERT INTO dependency SELECT b.job, a.job FROM job a, job b
                 WHERE (a.name, b.name) IN (VALUES ('a', 'b'), ('b', 'c'));
                 UPDATE job SET state = 'waiting', needs = 1 WHERE name IN ('b', 'c')";
-    sqlx::raw_sql(link).execute(&mut folder.raw().await).await.unwrap();
+    folder.raw().execute_batch(link).unwrap();
     world
 }
 
@@ -272,21 +281,23 @@ async fn a_lock_of_another_program_is_waited_for_then_told_and_nothing_is_lost()
     let queue = open(options(&folder.path())).await.unwrap();
     queue.stage(vec![new_job("a", 0)]).await.unwrap();
     // A test need not wait as long as a night may.
-    queue.write(|session| Box::pin(session.run("hurrying", "PRAGMA busy_timeout = 50"))).await.unwrap();
-    let mut other = folder.raw().await;
-    sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
+    let hurry =
+        |session: &mut Session| session.conn.busy_timeout(Duration::from_millis(50)).doing("hurrying");
+    queue.write(hurry).await.unwrap();
+    let other = folder.raw();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let error = queue.apply_load(LoadPolicy::default()).await.unwrap_err();
     assert!(matches!(error, QueueError::Locked { .. }), "{error:?}");
     assert!(error.to_string().contains("end that program or try later"), "{error}");
-    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(queue.apply_load(LoadPolicy::default()).await.unwrap().new, 1);
 }
 
 /// What a disk is like that has no shared memory for the log: SQLite answers with another mode.
 #[tokio::test]
 async fn a_disk_that_keeps_no_log_is_refused() {
-    let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-    let error = migrate::use_wal(&mut conn, Path::new("far/queue.db")).await.unwrap_err();
+    let conn = Connection::open_in_memory().unwrap();
+    let error = migrate::use_wal(&conn, Path::new("far/queue.db")).unwrap_err();
     assert!(matches!(&error, QueueError::NoWal { path } if path == "far/queue.db"), "{error}");
     assert!(error.to_string().contains("use a folder on a local disk with -o"), "{error}");
 }
@@ -295,9 +306,9 @@ async fn a_disk_that_keeps_no_log_is_refused() {
 async fn closing_waits_for_no_lock_of_another_program() {
     let folder = Folder::new();
     let queue = open(options(&folder.path())).await.unwrap();
-    let mut other = folder.raw().await;
-    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let other = folder.raw();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let patience = super::fault::BUSY_WAIT / 3;
     tokio::time::timeout(patience, queue.close()).await.expect("closing waited for the lock");
-    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    other.execute_batch("ROLLBACK").unwrap();
 }
