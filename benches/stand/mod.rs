@@ -64,6 +64,8 @@ impl Stand {
         let folder = TempDir::new().expect("the bench stands");
         let path = folder.path().join("queue.db");
         std::fs::copy(database, &path).expect("the bench stands");
+        // Or the first checkpoint would wait for all of it to reach the disk.
+        std::fs::File::open(&path).and_then(|copy| copy.sync_all()).expect("the bench stands");
         let queue = open(&path, synchronous).await;
         Self::on(folder, queue).await
     }

@@ -11,7 +11,7 @@ use super::sends::MINUTE;
 const START: f64 = 20.0;
 /// The least and the most that is believed, per minute.
 const LIMIT_MIN: f64 = 1.0;
-pub(super) const LIMIT_MAX: f64 = 12_000.0;
+pub(super) const LIMIT_MAX: f64 = 120_000.0;
 
 /// Searching for a limit nobody has met yet, the rate doubles in this time.
 const RAMP_DOUBLES_IN: f64 = 15.0;
