@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use rusqlite::{Row, ToSql, params};
+use rusqlite::{ToSql, params};
 
 use super::depend::list;
 use super::engine::{Results, Session};
-use super::fault::{get, narrow, parsed, text};
+use super::row::{Row, get, narrow, parsed, text};
 use super::sql::Sql;
 use super::stage;
 use crate::job::{
@@ -105,7 +105,7 @@ pub(super) fn check_alive(session: &Session, worker: WorkerId) -> Result<(), Que
 
 /// Takes `n` epochs and returns the last one before them.
 pub(super) fn epochs(session: &Session, n: usize) -> Result<i64, QueueError> {
-    session.conn.value("numbering leases", EPOCHS, params![super::fault::signed(n as u64)])
+    session.conn.value("numbering leases", EPOCHS, params![super::row::signed(n as u64)])
 }
 
 /// What is left of the budget, where there is one.
@@ -237,7 +237,7 @@ fn claim_one(session: &Session, request: &ClaimRequest) -> Result<Claimed, Queue
         if jobs.is_empty() {
             continue;
         }
-        let count = super::fault::signed(jobs.len() as u64);
+        let count = super::row::signed(jobs.len() as u64);
         let (epoch, attempt): (i64, i64) = session
             .conn
             .row(what, NUMBERS, params![count], |row| Ok((get(row, "epoch")?, get(row, "attempt")?)))?;
@@ -271,7 +271,7 @@ fn due_of(
     if let Some(model) = &model {
         values.push(model);
     }
-    let pilot = scope.first.map(super::fault::signed);
+    let pilot = scope.first.map(super::row::signed);
     if let Some(pilot) = &pilot {
         values.push(pilot);
     }
@@ -288,7 +288,7 @@ fn leased(session: &Session, jobs: &str, lane: LaneId) -> Result<Vec<Claim>, Que
         references.entry(get(row, "job")?).or_default().push(Reference {
             path: get::<String>(row, "source")?.into(),
             digest: parsed(row, "digest")?,
-            bytes: super::fault::count(row, "bytes")?,
+            bytes: super::row::count(row, "bytes")?,
             media: media(row)?,
         });
         Ok(())

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::types::FromSql;
-use rusqlite::{ErrorCode, Row};
+use rusqlite::ErrorCode;
 
 use crate::queue::QueueError;
 
@@ -54,53 +53,4 @@ pub(super) fn located(error: QueueError, at: &Path) -> QueueError {
         }
         other => other,
     }
-}
-
-/// Reads a column of a row; `column` names it for the error too.
-pub(super) fn get<T: FromSql>(row: &Row, column: &'static str) -> Result<T, QueueError> {
-    row.get(column).map_err(|error| QueueError::Broken { what: column, detail: error.to_string() })
-}
-
-/// Reads a column of text where it stands.
-pub(super) fn text<'r>(row: &'r Row, column: &'static str) -> Result<&'r str, QueueError> {
-    let broken = |detail| QueueError::Broken { what: column, detail };
-    let value = row.get_ref(column).map_err(|error| broken(error.to_string()))?;
-    value.as_str().map_err(|error| broken(error.to_string()))
-}
-
-/// Reads a column whose text is a value of ours.
-pub(super) fn parsed<T>(row: &Row, column: &'static str) -> Result<T, QueueError>
-where
-    T: std::str::FromStr,
-    T::Err: std::fmt::Display,
-{
-    text(row, column)?
-        .parse()
-        .map_err(|error: T::Err| QueueError::Broken { what: column, detail: error.to_string() })
-}
-
-/// Reads a column that counts something.
-pub(super) fn count(row: &Row, column: &'static str) -> Result<u64, QueueError> {
-    unsigned(get(row, column)?, column)
-}
-
-/// Reads a column that counts something or is empty.
-pub(super) fn count_or_none(row: &Row, column: &'static str) -> Result<Option<u64>, QueueError> {
-    let n: Option<i64> = get(row, column)?;
-    n.map(|n| unsigned(n, column)).transpose()
-}
-
-/// Reads a column that fits a narrower number.
-pub(super) fn narrow<T: TryFrom<i64>>(row: &Row, column: &'static str) -> Result<T, QueueError> {
-    let n: i64 = get(row, column)?;
-    T::try_from(n).map_err(|_| QueueError::Broken { what: column, detail: format!("{n} is out of range") })
-}
-
-fn unsigned(n: i64, column: &'static str) -> Result<u64, QueueError> {
-    u64::try_from(n).map_err(|_| QueueError::Broken { what: column, detail: format!("{n} is negative") })
-}
-
-/// A number of ours as SQLite keeps it. Numbers above 2^63 do not occur; they would be cut there.
-pub(super) fn signed(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }

@@ -1,8 +1,8 @@
 //! The batch in figures: from the counters where there is no scope, else from what is in it.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
-use super::fault::{count, count_or_none, get, parsed, signed, text};
+use super::row::{Row, count, count_or_none, get, parsed, signed, text};
 use super::sql::Sql;
 use crate::job::{Micros, Timestamp, Usage};
 use crate::queue::{Left, ModelLeft, QueueError, Scope, Tally};

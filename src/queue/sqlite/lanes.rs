@@ -1,9 +1,9 @@
 //! Lanes: found or made, what was learned about them, and how they are doing.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
 use super::engine::Session;
-use super::fault::{get, narrow, parsed};
+use super::row::{Row, get, narrow, parsed};
 use super::sql::Sql;
 use crate::job::{LaneId, Timestamp, WorkerId};
 use crate::queue::{KnownLimit, LaneKey, LaneNote, LaneRow, LaneState, LaneStateRow, QueueError};

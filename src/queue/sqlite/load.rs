@@ -7,7 +7,7 @@ use rusqlite::params;
 
 use super::depend;
 use super::engine::Session;
-use super::fault::{count, get, signed, text};
+use super::row::{count, get, signed, text};
 use super::sql::Sql;
 use super::stage::{self, Changed};
 use crate::job::{CrashPoint, Micros, crash_point};

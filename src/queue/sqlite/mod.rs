@@ -4,7 +4,7 @@
 //! Files by subject, in reading order: `open` and `migrate` (the database), `engine` (how
 //! commands become transactions), `readers`, `stage` and `load` (a manifest comes in), `claim`,
 //! `settle`, `names`, `publish`, `rescue`, `lanes` (working), `depend` (jobs that need jobs),
-//! `person`, then `figures` and `read`; `sql` and `fault` are the small tools of all.
+//! `person`, then `figures` and `read`; `sql`, `row` and `fault` are the small tools of all.
 //!
 //! Nothing here is async: a statement is a call, and who waits does so at the door, in `engine` and
 //! `readers`.
@@ -26,6 +26,7 @@ mod publish;
 mod read;
 mod readers;
 mod rescue;
+mod row;
 mod settle;
 mod sql;
 mod stage;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::params;
 
 use super::engine::Session;
-use super::fault::get;
+use super::row::get;
 use super::sql::Sql;
 use super::stage;
 use crate::job::OutputName;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::engine::{self, Session};
-use super::fault::{BUSY_WAIT, Doing, get, located, parsed};
+use super::fault::{BUSY_WAIT, Doing, located};
 use super::readers::Readers;
+use super::row::{get, parsed};
 use super::sql::Sql;
 use super::{SqliteQueue, migrate, stage};
 use crate::job::{Clock, CrashPoint, Provider, crash_point};

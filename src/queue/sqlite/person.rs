@@ -4,7 +4,7 @@ use rusqlite::params;
 
 use super::depend;
 use super::engine::Session;
-use super::fault::get;
+use super::row::get;
 use super::sql::Sql;
 use super::stage;
 use crate::job::{JobName, JobState};

@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
 use super::claim::media;
 use super::depend::{self, list};
 use super::engine::{Results, Session};
-use super::fault::{count, get, narrow, parsed, signed, text};
 use super::names::{self, Wanted};
+use super::row::{Row, count, get, narrow, parsed, signed, text};
 use super::sql::Sql;
 use super::stage;
 use crate::job::{CrashPoint, Epoch, JobId, OutputId, OutputName, crash_point};

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
 use super::claim::media;
 use super::depend::list;
-use super::fault::{count, count_or_none, get, narrow, parsed, signed, text};
 use super::figures::usage;
+use super::row::{Row, count, count_or_none, get, narrow, parsed, signed, text};
 use super::sql::Sql;
 use super::{person, stage};
 use crate::job::{AttemptId, JobId, JobName, Micros, OutputId, RunId, Timestamp};

@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 use super::claim::{check_alive, epochs};
 use super::depend::{self, list};
 use super::engine::Session;
-use super::fault::{count, get, narrow, parsed};
+use super::row::{count, get, narrow, parsed};
 use super::sql::Sql;
 use super::{lanes, publish};
 use crate::job::{CrashPoint, Epoch, JobId, JobName, RunId, Timestamp, WorkerId, crash_point};

@@ -6,9 +6,9 @@ use rusqlite::params;
 
 use super::depend;
 use super::engine::{Results, Session};
-use super::fault::{get, signed};
 use super::names::{self, Wanted};
 use super::publish;
+use super::row::{get, signed};
 use super::sql::Sql;
 use super::stage;
 use crate::job::{AttemptOutcome, CrashPoint, crash_point};

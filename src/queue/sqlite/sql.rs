@@ -4,9 +4,10 @@
 //! statements which belong together are run with one list.
 
 use rusqlite::types::FromSql;
-use rusqlite::{CachedStatement, Connection, Row, ToSql};
+use rusqlite::{CachedStatement, Connection, Statement, ToSql};
 
 use super::fault::Doing;
+use super::row::Row;
 use crate::queue::QueueError;
 
 /// Values by the number of their parameter, from `?1` on: `params![…]`.
@@ -75,7 +76,7 @@ pub(super) trait Sql {
         sql: &'static str,
         params: Params,
     ) -> Result<Vec<T>, QueueError> {
-        self.rows(what, sql, params, |row| row.get(0).doing(what))
+        self.rows(what, sql, params, |row| row.first().doing(what))
     }
 
     /// The only column of the only row.
@@ -85,7 +86,7 @@ pub(super) trait Sql {
         sql: &'static str,
         params: Params,
     ) -> Result<T, QueueError> {
-        self.row(what, sql, params, |row| row.get(0).doing(what))
+        self.row(what, sql, params, |row| row.first().doing(what))
     }
 }
 
@@ -102,9 +103,10 @@ impl Sql for Connection {
         mut read: impl FnMut(&Row) -> Result<(), QueueError>,
     ) -> Result<(), QueueError> {
         let mut statement = bound(self, what, sql, params)?;
+        let columns = columns(&statement);
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next().doing(what)? {
-            read(row)?;
+            read(&Row::new(row, &columns))?;
         }
         Ok(())
     }
@@ -117,9 +119,10 @@ impl Sql for Connection {
         read: impl FnOnce(&Row) -> Result<T, QueueError>,
     ) -> Result<Option<T>, QueueError> {
         let mut statement = bound(self, what, sql, params)?;
+        let columns = columns(&statement);
         let mut rows = statement.raw_query();
         match rows.next().doing(what)? {
-            Some(row) => read(row).map(Some),
+            Some(row) => read(&Row::new(row, &columns)).map(Some),
             None => Ok(None),
         }
     }
@@ -139,4 +142,8 @@ fn bound<'c>(
         statement.raw_bind_parameter(number, value).doing(what)?;
     }
     Ok(statement)
+}
+
+fn columns(statement: &Statement) -> Vec<String> {
+    statement.column_names().into_iter().map(str::to_owned).collect()
 }

@@ -68,7 +68,7 @@ impl Staged {
         let NewJob { job, reservation, estimate } = new;
         let refs = if job.spec.references.is_empty() { None } else { Some(refs_text(&job.spec.references)?) };
         Ok(Self {
-            ordinal: super::fault::signed(job.ordinal),
+            ordinal: super::row::signed(job.ordinal),
             spec_digest: job.spec.spec_digest().to_string(),
             input_digest: job.spec.input_digest().to_string(),
             refs,
