@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::exit::{Exit, UNSUCCESSFUL};
 use super::text;
 use crate::job::{AttemptOutcome, JobName, JobState, Micros, printable};
-use crate::output::RunFolder;
+use crate::output::Results;
 use crate::queue::{JobFilter, Queue, QueueError, Scope, Tally};
 use crate::report::{Summary, error_line};
 
@@ -38,6 +38,8 @@ pub(super) struct Closing {
     /// Why it stopped with jobs left; `null` when it did not.
     reason: Option<String>,
     folder: String,
+    /// Where results and reports are: the folder, or an address in object storage.
+    results: String,
     #[serde(flatten)]
     summary: Summary,
     failures: Vec<FailureGroup>,
@@ -46,14 +48,15 @@ pub(super) struct Closing {
 impl Closing {
     pub(super) async fn read(
         queue: &dyn Queue,
-        folder: &RunFolder,
+        results: &Results,
         (exit, reason): (Exit, Option<String>),
         failures: Vec<FailureGroup>,
     ) -> Result<Self, QueueError> {
         Ok(Self {
             exit_code: exit.code(),
             reason,
-            folder: folder.path().display().to_string(),
+            folder: results.folder().path().display().to_string(),
+            results: results.to_string(),
             summary: Summary::read(queue).await?,
             failures,
         })
@@ -111,7 +114,7 @@ impl Groups {
 /// The summary for a person. The reason why a run stopped, if it did, is the last line.
 pub(super) fn lines(
     tally: &Tally,
-    folder: &RunFolder,
+    results: &Results,
     groups: &[FailureGroup],
     reason: Option<&str>,
 ) -> Vec<String> {
@@ -143,7 +146,7 @@ pub(super) fn lines(
     }
     lines.extend(tokens_line(tally));
     lines.push(cost_line(tally.cost, tally.cost_at_most));
-    let at = folder.path().display().to_string();
+    let at = results.to_string();
     lines.push(format!("look at: {0}/images/  {0}/usage.csv  {0}/attempts.csv", printable(&at)));
     lines.extend(reason.map(|reason| format!("stopped: {}", printable(reason))));
     lines
@@ -192,6 +195,7 @@ pub(super) fn cost_line(confirmed: Micros, at_most: Micros) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::RunFolder;
 
     #[test]
     fn errors_are_grouped_most_frequent_first_and_bounded() {
@@ -218,7 +222,7 @@ mod tests {
             cost_at_most: Micros(1_400_000),
             ..Tally::default()
         };
-        let lines = lines(&tally, &RunFolder::new("out/a"), &[], Some("the deadline has passed"));
+        let lines = lines(&tally, &RunFolder::new("out/a").into(), &[], Some("the deadline has passed"));
         assert_eq!(lines[0], "1,200 of 1,203 jobs succeeded: 1,201 images");
         assert_eq!(lines[1], "3 pending");
         assert_eq!(

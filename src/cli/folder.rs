@@ -13,12 +13,9 @@ const OUT: &str = "out";
 /// Run folders that an error lists.
 const LISTED_MAX: usize = 10;
 
-/// The folder of a command that has a manifest: `-o`, else `out/<stem>`, or
+/// The folder of a command that has a manifest and no `-o`: `out/<stem>`, or
 /// `out/<stem>-simulator` for a rehearsal.
-pub(super) fn of_manifest(output: Option<&Path>, manifest: &Path, provider: Provider) -> Result<RunFolder> {
-    if let Some(folder) = output {
-        return given(folder);
-    }
+pub(super) fn of_manifest(manifest: &Path, provider: Provider) -> Result<RunFolder> {
     if manifest == Path::new("-") {
         bail!("a manifest from standard input has no name for its folder; name one with -o DIR");
     }
@@ -32,11 +29,8 @@ pub(super) fn of_manifest(output: Option<&Path>, manifest: &Path, provider: Prov
     given(&Path::new(OUT).join(name))
 }
 
-/// The folder of a command without a manifest: `-o`, else the only run in `out/` of `current`.
-pub(super) fn of_run(output: Option<&Path>, current: &Path) -> Result<RunFolder> {
-    if let Some(folder) = output {
-        return given(folder);
-    }
+/// The folder of a command without a manifest and `-o`: the only run in `out/` of `current`.
+pub(super) fn of_run(current: &Path) -> Result<RunFolder> {
     let mut runs = Vec::new();
     if let Ok(entries) = std::fs::read_dir(current.join(OUT)) {
         let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
@@ -60,12 +54,12 @@ fn is_run(current: &Path, name: &OsStr) -> bool {
     RunFolder::new(current.join(OUT).join(name)).queue().is_file()
 }
 
-/// The folder of a batch whose results have no folder yet. Its name comes from a database.
-pub(super) fn of_batch(batch: &str) -> Result<RunFolder> {
-    let mut parts = Path::new(batch).components();
+/// The folder of a batch that has none yet, or of an address. The name comes from a database or from far away.
+pub(super) fn below_out(name: &str) -> Result<RunFolder> {
+    let mut parts = Path::new(name).components();
     match (parts.next(), parts.next()) {
         (Some(Component::Normal(name)), None) => given(&Path::new(OUT).join(name)),
-        _ => bail!("the batch `{}` names no folder; name one with -o DIR", printable(batch)),
+        _ => bail!("`{}` names no folder; name one with -o DIR", printable(name)),
     }
 }
 
@@ -119,21 +113,20 @@ mod tests {
 
     #[test]
     fn a_run_lies_under_its_manifests_name_and_a_rehearsal_beside_it() {
-        let check = |output: Option<&str>, manifest: &str, provider, expect: &str| {
-            let folder = of_manifest(output.map(Path::new), Path::new(manifest), provider).expect("resolves");
+        let check = |manifest: &str, provider, expect: &str| {
+            let folder = of_manifest(Path::new(manifest), provider).expect("resolves");
             assert_eq!(folder.path(), Path::new(expect));
         };
-        check(None, "jobs/spring.yaml", Provider::Anyfast, "out/spring");
-        check(None, "jobs/spring.yaml", Provider::Simulator, "out/spring-simulator");
-        check(None, "a.b.jsonl", Provider::Google, "out/a.b");
-        check(Some("x/y"), "-", Provider::Google, "x/y");
-        assert!(of_manifest(None, Path::new("-"), Provider::Google).is_err());
+        check("jobs/spring.yaml", Provider::Anyfast, "out/spring");
+        check("jobs/spring.yaml", Provider::Simulator, "out/spring-simulator");
+        check("a.b.jsonl", Provider::Google, "out/a.b");
+        assert!(of_manifest(Path::new("-"), Provider::Google).is_err());
     }
 
     #[test]
     fn without_a_manifest_there_must_be_exactly_one_run() {
         let root = tempfile::tempdir().expect("temp dir");
-        let error = of_run(None, root.path()).expect_err("none");
+        let error = of_run(root.path()).expect_err("none");
         assert!(error.to_string().contains("-o DIR"), "{error}");
         let make = |name: &str| {
             std::fs::create_dir_all(root.path().join("out").join(name)).expect("creates");
@@ -141,11 +134,10 @@ mod tests {
         };
         std::fs::create_dir_all(root.path().join("out/no-run")).expect("creates");
         make("spring");
-        assert_eq!(of_run(None, root.path()).expect("one").path(), Path::new("out/spring"));
+        assert_eq!(of_run(root.path()).expect("one").path(), Path::new("out/spring"));
         make("autumn");
-        let error = of_run(None, root.path()).expect_err("two");
+        let error = of_run(root.path()).expect_err("two");
         assert!(error.to_string().contains("-o out/autumn, -o out/spring"), "{error}");
-        assert_eq!(of_run(Some(Path::new("z")), root.path()).expect("given").path(), Path::new("z"));
     }
 
     #[test]

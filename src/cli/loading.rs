@@ -15,7 +15,7 @@ use super::terminal::Terminal;
 use super::text;
 use crate::job::{Clock, CrashPoint, Job, Micros, PriceTable, crash_point, printable};
 use crate::manifest::{self, DigestCache, ManifestError, ReadOptions, Source};
-use crate::output::{PublishError, Published, RunFolder, matches_record, rename_published};
+use crate::output::{PublishError, Published, Results};
 use crate::queue::{LoadDiff, NewJob, OutputMove, Queue};
 
 /// Jobs that go into the staging area at once.
@@ -242,12 +242,8 @@ pub(super) async fn save_digests(queue: &dyn Queue, digests: &DigestCache) -> Re
 
 /// Renames published files whose job only got another output name. What cannot be renamed now is
 /// told and tried again by the next load.
-pub(super) async fn rename_outputs(
-    queue: &dyn Queue,
-    folder: &RunFolder,
-    terminal: &Terminal,
-) -> Result<u64> {
-    end_what_was_begun(queue, folder).await?;
+pub(super) async fn rename_outputs(queue: &dyn Queue, results: &Results, terminal: &Terminal) -> Result<u64> {
+    end_what_was_begun(queue, results).await?;
     let mut renamed = 0;
     let mut moves = queue.moves().await?;
     // A name that is taken may become free by another move.
@@ -260,7 +256,7 @@ pub(super) async fn rename_outputs(
             queue.begin_moves(set).await?;
             crash_point(CrashPoint::MovesBegun);
             for one in set {
-                match rename(queue, folder, one, terminal).await? {
+                match rename(queue, results, one, terminal).await? {
                     Renaming::Done => renamed += 1,
                     Renaming::Taken => taken.push(one.clone()),
                     Renaming::Impossible => {}
@@ -293,11 +289,9 @@ fn begun_at_once(moves: &[OutputMove]) -> usize {
 
 /// After a crash in the middle of renaming: a file stands under its old name or its new one, and
 /// the queue is told which.
-async fn end_what_was_begun(queue: &dyn Queue, folder: &RunFolder) -> Result<()> {
+async fn end_what_was_begun(queue: &dyn Queue, results: &Results) -> Result<()> {
     for one in queue.moves_begun().await? {
-        let images = folder.images();
-        let is_gone = std::fs::symlink_metadata(images.join(&one.from)).is_err();
-        let is_moved = is_gone && matches_record(&images.join(&one.to), (one.bytes, one.digest))?;
+        let is_moved = results.is_renamed((&one.from, &one.to), (one.bytes, one.digest)).await?;
         queue.moved(one.output, if is_moved { &one.to } else { &one.from }).await?;
     }
     Ok(())
@@ -314,11 +308,11 @@ enum Renaming {
 
 async fn rename(
     queue: &dyn Queue,
-    folder: &RunFolder,
+    results: &Results,
     one: &OutputMove,
     terminal: &Terminal,
 ) -> Result<Renaming> {
-    match rename_published(&folder.images(), &one.from, &one.to, (one.bytes, one.digest)) {
+    match results.rename((&one.from, &one.to), (one.bytes, one.digest)).await {
         Ok(Published::Done) => {
             crash_point(CrashPoint::FileMoved);
             queue.moved(one.output, &one.to).await?;
@@ -329,7 +323,7 @@ async fn rename(
             Ok(Renaming::Taken)
         }
         // A person deleted it; that is told when results are counted.
-        Err(PublishError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+        Err(PublishError::NoSuchResult { .. }) => {
             queue.moved(one.output, &one.from).await?;
             Ok(Renaming::Impossible)
         }

@@ -14,6 +14,7 @@ mod board;
 mod closing;
 mod commands;
 mod config;
+mod destination;
 mod exit;
 mod folder;
 mod key;

@@ -23,13 +23,15 @@ use super::settings::{SendSettings, Settings};
 use super::signals::{FirstSignal, Signals};
 use super::text;
 use crate::job::{JobState, printable};
-use crate::output::{LocalDisk, RunFolder};
+use crate::output::{LocalDisk, Results};
 use crate::queue::{JobFilter, Queue, QueueError, Scope, Selection};
-use crate::report::{ReportError, write_reports};
+use crate::report::{ReportError, write_last_reports, write_reports};
 use crate::worker::{Concurrency, Ending, Shutdown, Work, WorkConfig, WorkError, work};
 
 /// How often the reports are brought up to date while a run goes on.
 const REPORTS_EVERY: Duration = Duration::from_secs(30);
+/// The same in a bucket, where every worker sends all of them.
+const REPORTS_EVERY_SHARED: Duration = Duration::from_secs(300);
 /// They are written from the beginning each time: of a million jobs that takes seconds, and the pause
 /// after it is so many times as long.
 const REPORTS_PAUSE_FACTOR: u32 = 20;
@@ -38,7 +40,7 @@ const PAGE_ROWS: u32 = 1_000;
 /// A loaded queue, and how it is to be worked on.
 pub(super) struct Press {
     pub(super) session: Session,
-    pub(super) folder: RunFolder,
+    pub(super) results: Results,
     pub(super) queue: Arc<dyn Queue>,
     pub(super) settings: Settings,
     /// `run` or `work`.
@@ -65,7 +67,7 @@ impl Press {
         beside.spawn(async move { until.run_until_cancelled_owned(raise).await.unwrap_or_default() });
         let style = Style::of_stderr(self.settings.voice.quiet);
         beside.spawn(progress::show(Arc::clone(&board), style, self.session.terminal.clone(), end.clone()));
-        beside.spawn(refresh_reports(Arc::clone(&self.queue), self.folder.clone(), end.clone()));
+        beside.spawn(refresh_reports(Arc::clone(&self.queue), self.results.clone(), end.clone()));
 
         if let Some(watched) = watched {
             let until = end.clone();
@@ -104,7 +106,7 @@ impl Press {
             queue: Arc::clone(&self.queue),
             clients: api.clients.clone(),
             fetcher: api.fetcher.clone(),
-            folder: self.folder.clone(),
+            results: self.results.clone(),
             disk: Arc::new(LocalDisk),
             clock: Arc::clone(&self.session.clock),
             observer: board,
@@ -130,6 +132,7 @@ impl Press {
             retry: send.retry,
             scope: send.scope.clone(),
             lost: send.lost,
+            give_up: send.repair,
             cost_max: send.cost_max,
             failures_max: send.failures_max,
             deadline: send.deadline,
@@ -157,13 +160,15 @@ impl Press {
 
     /// Notices results that a person deleted; with `--repair` their jobs are made again.
     async fn look_for_results(&self) -> Result<()> {
-        if self.queue.spans_machines() {
+        if self.results.are_shared() {
+            // One request for each result: only where that is asked for.
+            if !self.settings.send.repair {
+                return Ok(());
+            }
+        } else if self.queue.spans_machines() {
             // What other machines made is where they put it.
             return Ok(());
         }
-        let images = self.folder.images();
-        let is_gone =
-            |name: &str| !std::fs::symlink_metadata(images.join(name)).is_ok_and(|file| file.is_file());
         // Only what this run is about: a job that left the manifest is not made, or paid, again.
         let filter = JobFilter { states: vec![JobState::Succeeded], scope: self.settings.send.scope.clone() };
         let (mut all, mut gone) = (0, 0);
@@ -172,9 +177,12 @@ impl Press {
             let page = self.queue.jobs(&filter, after, PAGE_ROWS).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.cursor);
+            let page: Vec<_> = page.into_iter().filter(|job| !job.cursor.left).collect();
+            let outputs = page.iter().flat_map(|job| job.outputs.iter().map(|output| output.name.clone()));
+            let mut are_gone = self.results.are_gone(outputs.collect()).await?.into_iter();
             let mut names = Vec::new();
-            for job in page.into_iter().filter(|job| !job.cursor.left) {
-                let missing = job.outputs.iter().filter(|output| is_gone(&output.name)).count();
+            for job in page {
+                let missing = are_gone.by_ref().take(job.outputs.len()).filter(|is_gone| *is_gone).count();
                 all += job.outputs.len() as u64;
                 gone += missing as u64;
                 if missing > 0 {
@@ -218,7 +226,7 @@ impl Press {
         let send = &self.settings.send;
         let left = self.queue.left(&send.scope).await?;
         let jobs = text::count(left.ready + left.snoozed + left.waiting + left.running, "job");
-        let at = self.folder.path().display().to_string();
+        let at = self.results.to_string();
         let provider = self.settings.load.provider;
         let line = format!(
             "{jobs} to do for {provider}, {}, into {}",
@@ -257,7 +265,7 @@ impl Press {
         signal: Option<super::signals::Signal>,
     ) -> Result<Exit> {
         let terminal = &self.session.terminal;
-        let reported = write_reports(self.queue.as_ref(), &self.folder).await;
+        let reported = write_last_reports(self.queue.as_ref(), &self.results).await;
         let (mut exit, mut reason) = match worked {
             Ok(ending) => self.verdict(&ending, signal).await?,
             Err(error) => (Exit::Stopped, Some(error.to_string())),
@@ -271,11 +279,11 @@ impl Press {
         let groups = closing::failures(self.queue.as_ref(), &self.settings.send.scope).await?;
         if voice.json {
             let closing =
-                Closing::read(self.queue.as_ref(), &self.folder, (exit, reason.clone()), groups).await?;
+                Closing::read(self.queue.as_ref(), &self.results, (exit, reason.clone()), groups).await?;
             terminal.json(&serde_json::to_string(&closing)?);
         } else if !voice.quiet {
             let tally = self.queue.tally().await?;
-            for line in closing::lines(&tally, &self.folder, &groups, reason.as_deref()) {
+            for line in closing::lines(&tally, &self.results, &groups, reason.as_deref()) {
                 terminal.out(&line);
             }
         }
@@ -316,18 +324,19 @@ impl Press {
 
 /// Keeps the reports fresh while a run goes on. What cannot be written now is tried again; the
 /// last try, after the work, is the one whose failure counts.
-async fn refresh_reports(queue: Arc<dyn Queue>, folder: RunFolder, end: CancellationToken) {
-    let mut pause = REPORTS_EVERY;
+async fn refresh_reports(queue: Arc<dyn Queue>, results: Results, end: CancellationToken) {
+    let every = if results.are_shared() { REPORTS_EVERY_SHARED } else { REPORTS_EVERY };
+    let mut pause = every;
     loop {
         tokio::select! {
             () = end.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
         let start = Instant::now();
-        match write_reports(queue.as_ref(), &folder).await {
+        match write_reports(queue.as_ref(), &results).await {
             Ok(()) | Err(ReportError::Queue(QueueError::Closed)) => {}
             Err(error) => tracing::warn!("the reports could not be refreshed: {error}"),
         }
-        pause = REPORTS_EVERY.max(start.elapsed() * REPORTS_PAUSE_FACTOR);
+        pause = every.max(start.elapsed() * REPORTS_PAUSE_FACTOR);
     }
 }

@@ -42,11 +42,11 @@ impl Session {
         args: &FolderArgs,
         options: &QueueOptions,
         access: Access,
-    ) -> Result<(RunFolder, Arc<dyn Queue>)> {
+    ) -> Result<(Site, Arc<dyn Queue>)> {
         let options = options.clone().or(self.config()?.options.queue);
         let site = Site::of_run(args, &options, &self.current).await?;
         let queue = self.open(&site, access, Identity::AsItIs).await?;
-        Ok((site.folder, queue))
+        Ok((site, queue))
     }
 
     /// Opens the queue of a site.

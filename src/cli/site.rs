@@ -1,4 +1,5 @@
-//! Where a command works: its run folder, and the database of its queue if that is not in the folder.
+//! Where a command works: its run folder, the database of its queue if that is not in the folder, and the
+//! bucket that was asked for.
 
 use std::fmt;
 use std::path::Path;
@@ -6,19 +7,23 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use super::args::{FolderArgs, QueueOptions};
+use super::destination::Destination;
 use super::folder;
-use crate::job::{Provider, printable};
+use crate::job::{ObjectUrl, Provider, printable};
 use crate::output::RunFolder;
 use crate::queue::postgres::{Address, PostgresQueue};
 
 /// Batches that an error lists.
 const LISTED_MAX: usize = 10;
 
-/// A run folder and, for a queue of many machines, its batch.
+/// A run folder and, for a queue of many machines, its batch. Where results go is another matter: see
+/// [`Site::results`].
 #[derive(Debug, Clone)]
 pub(super) struct Site {
     pub(super) folder: RunFolder,
     pub(super) database: Option<Database>,
+    /// Where `-o` wants the results.
+    pub(super) bucket: Option<ObjectUrl>,
 }
 
 /// One batch in a database.
@@ -35,7 +40,11 @@ impl Site {
         queue: &QueueOptions,
         (manifest, provider): (&Path, Provider),
     ) -> Result<Self> {
-        let folder = folder::of_manifest(args.output.as_deref(), manifest, provider)?;
+        let (given, bucket) = place(args)?;
+        let folder = match given {
+            Some(folder) => folder,
+            None => folder::of_manifest(manifest, provider)?,
+        };
         let database = match queue.address()? {
             None => None,
             Some(address) => {
@@ -45,16 +54,20 @@ impl Site {
                 Some(Database { address, batch })
             }
         };
-        Ok(Self { folder, database })
+        Ok(Self { folder, database, bucket })
     }
 
     /// Of a command without one. Where only the database is named, it must hold one batch, or `-o` or
     /// `--batch` chooses; results go to `out/<batch>` then.
     pub(super) async fn of_run(args: &FolderArgs, queue: &QueueOptions, current: &Path) -> Result<Self> {
+        let (folder, bucket) = place(args)?;
         let Some(address) = queue.address()? else {
-            return Ok(Self { folder: folder::of_run(args.output.as_deref(), current)?, database: None });
+            let folder = match folder {
+                Some(folder) => folder,
+                None => folder::of_run(current)?,
+            };
+            return Ok(Self { folder, database: None, bucket });
         };
-        let folder = args.output.as_deref().map(folder::given).transpose()?;
         let named = queue.batch.clone().or_else(|| folder.as_ref().and_then(name_of));
         let batch = match named {
             Some(batch) => batch,
@@ -62,14 +75,17 @@ impl Site {
         };
         let folder = match folder {
             Some(folder) => folder,
-            None => folder::of_batch(&batch)?,
+            None => folder::below_out(&batch)?,
         };
-        Ok(Self { folder, database: Some(Database { address, batch }) })
+        Ok(Self { folder, database: Some(Database { address, batch }), bucket })
     }
 
     /// What other commands are told to find it by, without a password.
     pub(super) fn flags(&self) -> String {
-        let folder = self.folder.path().display().to_string();
+        let folder = match &self.bucket {
+            None => self.folder.path().display().to_string(),
+            Some(url) => url.to_string(),
+        };
         match &self.database {
             None => format!("-o {}", printable(&folder)),
             Some(Database { address, batch }) => {
@@ -82,6 +98,15 @@ impl Site {
 impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, batch `{}`", self.address, printable(&self.batch))
+    }
+}
+
+/// The run folder that `-o` names, and the bucket.
+fn place(args: &FolderArgs) -> Result<(Option<RunFolder>, Option<ObjectUrl>)> {
+    match args.output.as_deref().map(Destination::parse).transpose()? {
+        None => Ok((None, None)),
+        Some(Destination::Folder(path)) => Ok((Some(folder::given(&path)?), None)),
+        Some(Destination::Bucket(url)) => Ok((Some(folder::below_out(url.name())?), Some(url))),
     }
 }
 

@@ -14,6 +14,9 @@ pub enum MediaType {
 }
 
 impl MediaType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Png, Self::Jpeg, Self::WebP];
+
     /// How many first bytes [`MediaType::of`] needs to be sure.
     pub const PREFIX_BYTES: usize = 12;
 
@@ -54,7 +57,7 @@ impl MediaType {
     /// The reverse of [`MediaType::mime`].
     #[must_use]
     pub fn from_mime(mime: &str) -> Option<Self> {
-        [Self::Png, Self::Jpeg, Self::WebP].into_iter().find(|one| one.mime() == mime)
+        Self::ALL.into_iter().find(|one| one.mime() == mime)
     }
 }
 

@@ -32,6 +32,11 @@ impl RunFolder {
         self.0.join("spool")
     }
 
+    /// Says where the results go, where that is not `images/` here.
+    pub fn results_url(&self) -> PathBuf {
+        self.0.join("results.url")
+    }
+
     /// One row a job.
     pub fn usage_csv(&self) -> PathBuf {
         self.0.join("usage.csv")

@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use super::store::StoreError;
 use crate::job::{CrashPoint, Digest, crash_point};
 use crate::platform;
+
+/// What is known of a file: its size and digest.
+pub type Record = (u64, Digest);
 
 /// What can go wrong while a file is put in place.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +50,31 @@ pub enum PublishError {
         /// Where it was.
         path: PathBuf,
     },
+    /// The file is not in the bucket's spool, and not in that of this machine.
+    #[error(
+        "{staged} is not in the bucket: it could not be uploaded when it was made, and waits in the spool of the \
+         machine that made it. Start nightpress there, in the same folder; or give it up, to be made and paid again, \
+         with --repair"
+    )]
+    Elsewhere {
+        /// Where it was to be.
+        staged: String,
+    },
+    /// What is to be renamed is not there: a person deleted it.
+    #[error("{name} is gone")]
+    NoSuchResult {
+        /// Its name so far.
+        name: String,
+    },
+    /// Object storage said no.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A step on the disk panicked.
+    #[error("a step on the disk failed: {0}; this is a bug in nightpress")]
+    Task(String),
 }
 
-fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PublishError {
+pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PublishError {
     let path = path.to_owned();
     move |source| PublishError::Io { what, path, source }
 }
@@ -67,12 +93,12 @@ pub enum Published {
 /// A file that stands there already is left alone, unless it has the content that is to be
 /// published (a crash came between the rename and its record) or the one of `ours`: the size and
 /// digest of a file that this one replaces.
-pub fn publish(
+pub(super) fn publish(
     spooled: &Path,
     images: &Path,
     name: &str,
-    content: (u64, Digest),
-    ours: Option<(u64, Digest)>,
+    content: Record,
+    ours: Option<Record>,
 ) -> Result<Published, PublishError> {
     let target = images.join(name);
     let parent = target.parent().unwrap_or(images);
@@ -117,7 +143,7 @@ pub fn publish(
 
 /// Removes the file of an earlier revision, if it is still as it was published. One that a
 /// person has changed is left alone.
-pub fn remove_replaced(images: &Path, name: &str, record: (u64, Digest)) -> Result<(), PublishError> {
+pub(super) fn remove_replaced(images: &Path, name: &str, record: Record) -> Result<(), PublishError> {
     let path = images.join(name);
     check_folders(images, path.parent().unwrap_or(images))?;
     if matches_record(&path, record)? {
@@ -129,11 +155,11 @@ pub fn remove_replaced(images: &Path, name: &str, record: (u64, Digest)) -> Resu
 
 /// Gives a published file another name. `Occupied` when the new one is taken; done already when
 /// only the new one exists and has the content of `record`.
-pub fn rename_published(
+pub(super) fn rename_published(
     images: &Path,
     from: &str,
     to: &str,
-    record: (u64, Digest),
+    record: Record,
 ) -> Result<Published, PublishError> {
     let (old, new) = (images.join(from), images.join(to));
     let parent = new.parent().unwrap_or(images);
@@ -145,7 +171,12 @@ pub fn rename_published(
         let done = is_gone(&old)? && matches_record(&new, record)?;
         return Ok(if done { Published::Done } else { Published::Occupied });
     }
-    fs::rename(&old, &new).map_err(io_error("rename", &old))?;
+    match fs::rename(&old, &new) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(PublishError::NoSuchResult { name: old.display().to_string() });
+        }
+        renamed => renamed.map_err(io_error("rename", &old))?,
+    }
     platform::sync_folder(parent).map_err(io_error("sync", parent))?;
     platform::sync_folder(old_parent).map_err(io_error("sync", old_parent))?;
     Ok(Published::Done)
@@ -161,7 +192,7 @@ fn is_gone(path: &Path) -> Result<bool, PublishError> {
 }
 
 /// Whether a regular file at `path` has this size and digest.
-pub fn matches_record(path: &Path, (bytes, digest): (u64, Digest)) -> Result<bool, PublishError> {
+pub(super) fn matches_record(path: &Path, (bytes, digest): Record) -> Result<bool, PublishError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -195,7 +226,7 @@ fn create_folders(images: &Path, parent: &Path) -> Result<(), PublishError> {
 }
 
 /// Whether results can be put below `images` at all: it is a folder, or will be made one.
-pub fn check_images(images: &Path, spool: &Path) -> Result<(), PublishError> {
+pub(super) fn check_images(images: &Path, spool: &Path) -> Result<(), PublishError> {
     check_folders(images, images)?;
     if platform::is_same_disk(images, spool) {
         Ok(())

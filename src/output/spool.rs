@@ -57,6 +57,11 @@ impl SpoolDir {
         Ok(Self { path, token: token.to_owned(), _lock: lock })
     }
 
+    /// The token of the worker whose folder it is.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Begins a file. `name` is unique within this folder.
     pub fn file(&self, name: &str) -> Result<SpoolFile, SpoolError> {
         let path = self.path.join(name);

@@ -193,6 +193,23 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
         std::future::pending::<()>().await;
     }
 
+    /// Which of these tokens are those of workers of this batch that have ended, in order or not: they plan
+    /// nothing more. Where one machine has the queue to itself, the locks of their folders tell.
+    async fn ended(&self, _tokens: &[String]) -> Result<Vec<String>, QueueError> {
+        Ok(Vec::new())
+    }
+
+    /// Where the batch's results go, if they go elsewhere than into the run folder of each machine and the
+    /// queue is what all of them share.
+    async fn results(&self) -> Result<Option<String>, QueueError> {
+        Ok(None)
+    }
+
+    /// Decides where the batch's results go, unless that was decided or results exist. Returns what stands.
+    async fn decide_results(&self, _place: &str) -> Result<Option<String>, QueueError> {
+        Ok(None)
+    }
+
     /// Files below `spool/` that are planned and not yet published, whoever holds the lease.
     async fn planned_in_spool(&self) -> Result<Vec<String>, QueueError>;
 

@@ -1,12 +1,9 @@
 //! `attempts.csv`: one row a request, in the order in which they were sent: the ledger. Columns
 //! only ever get appended.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::path::Path;
-
-use super::file::{Pending, ReportError};
-use super::{PAGE_ROWS, cell, error_line};
+use super::rows::{ReportError, Rows};
+use super::{ATTEMPTS, PAGE_ROWS, cell, error_line};
+use crate::output::{PublishError, Results};
 use crate::queue::{AttemptRow, Queue};
 
 const COLUMNS: [&str; 23] = [
@@ -35,33 +32,24 @@ const COLUMNS: [&str; 23] = [
     "cost_usd_at_most",
 ];
 
-pub(super) async fn write(queue: &dyn Queue, path: &Path) -> Result<(), ReportError> {
-    let mut file = Pending::create(path).await?;
-    file.rows([COLUMNS]).await?;
+pub(super) async fn write(queue: &dyn Queue, rows: &mut Rows) -> Result<(), ReportError> {
+    rows.add([COLUMNS]).await?;
     let mut after = None;
     loop {
         let page = queue.attempts(None, after, PAGE_ROWS).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.attempt);
-        file.rows(page.iter().map(row)).await?;
+        rows.add(page.iter().map(row)).await?;
     }
-    file.finish().await
+    Ok(())
 }
 
 /// How much of a report's end is read for its last row.
 const TAIL_BYTES: u64 = 256 * 1024;
 
-/// The number of the last request that an `attempts.csv` tells of; 0 without one.
-pub fn last_reported_attempt(path: &Path) -> io::Result<u64> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    let start = file.metadata()?.len().saturating_sub(TAIL_BYTES);
-    file.seek(SeekFrom::Start(start))?;
-    let mut tail = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut tail)?;
+/// The number of the last request that the `attempts.csv` there tells of; 0 without one.
+pub async fn last_reported_attempt(results: &Results) -> Result<u64, PublishError> {
+    let Some(tail) = results.end_of_report(ATTEMPTS, TAIL_BYTES).await? else { return Ok(0) };
     // A row is one line, and begins with its number.
     let number = |line: &[u8]| -> Option<u64> {
         let cell = line.split(|byte| *byte == b',').next()?;

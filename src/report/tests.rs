@@ -9,6 +9,7 @@ use crate::job::{
     AttemptOutcome, Clock, Digest, Job, ManualClock, MediaType, Micros, Modalities, ModelName, Provider,
     Spec, Timestamp, Usage,
 };
+use crate::output::RunFolder;
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{
     AttemptFacts, Claim, ClaimRequest, Company, LaneKey, LoadPolicy, NewJob, Next, Permits, PlannedOutput,
@@ -105,7 +106,7 @@ impl Fixture {
 
     async fn reports(&self) -> [String; 3] {
         let folder = RunFolder::new(self.root.path());
-        write_reports(&self.queue, &folder).await.expect("writes");
+        write_reports(&self.queue, &folder.clone().into()).await.expect("writes");
         [folder.usage_csv(), folder.attempts_csv(), folder.summary_json()]
             .map(|path: PathBuf| std::fs::read_to_string(path).expect("reads"))
     }

@@ -1,8 +1,6 @@
 //! `usage.csv`: one row a job, in manifest order. Columns only ever get appended.
 
-use std::path::Path;
-
-use super::file::{Pending, ReportError};
+use super::rows::{ReportError, Rows};
 use super::{PAGE_ROWS, cell, error_line};
 use crate::job::JobState;
 use crate::queue::{AttemptRow, JobFilter, JobRow, OutputKind, OutputRow, Queue};
@@ -38,18 +36,17 @@ const COLUMNS: [&str; 28] = [
     "note",
 ];
 
-pub(super) async fn write(queue: &dyn Queue, path: &Path) -> Result<(), ReportError> {
-    let mut file = Pending::create(path).await?;
-    file.rows([COLUMNS]).await?;
+pub(super) async fn write(queue: &dyn Queue, rows: &mut Rows) -> Result<(), ReportError> {
+    rows.add([COLUMNS]).await?;
     let filter = JobFilter::default();
     let mut after = None;
     loop {
         let page = queue.jobs(&filter, after, PAGE_ROWS).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.cursor);
-        file.rows(page.iter().map(row)).await?;
+        rows.add(page.iter().map(row)).await?;
     }
-    file.finish().await
+    Ok(())
 }
 
 /// The model that made the pictures, or is to make them: another one may have stood in.

@@ -26,6 +26,8 @@ pub struct WorkConfig {
     pub scope: Scope,
     /// What becomes of jobs whose attempt was lost.
     pub lost: LostPolicy,
+    /// Results that were made on a machine which is gone, and are nowhere else, are made again.
+    pub give_up: bool,
     /// The most that the batch may cost since its creation.
     pub cost_max: Option<Micros>,
     /// Stop when this many jobs have failed.

@@ -274,7 +274,7 @@ impl<'a> Dispatcher<'a> {
     /// How many answers more the disk can take. When it is none and nothing is on its way that could
     /// change that, the run pauses.
     async fn room_for_more(&mut self) -> Result<u32, WorkError> {
-        let Some(free) = self.work.disk.free(self.work.folder.path()) else { return Ok(u32::MAX) };
+        let Some(free) = self.work.disk.free(self.work.results.folder().path()) else { return Ok(u32::MAX) };
         let under_way = self.under_way();
         let more = self.room.more(free, under_way);
         if more == 0 && under_way == 0 && self.work.queue.left(&self.work.config.scope).await?.ready > 0 {
@@ -403,7 +403,7 @@ impl<'a> Dispatcher<'a> {
             facts,
             next: decision.next,
         };
-        let (queue, folder) = (Arc::clone(&self.work.queue), self.work.folder.clone());
+        let (queue, results) = (Arc::clone(&self.work.queue), self.work.results.clone());
         // A refusal is the lane's, so whoever shares it is told.
         let refused = (event.outcome == AttemptOutcome::Throttled)
             .then(|| lesson.opens_at.map(|at| at.saturating_duration_since(now)))
@@ -415,7 +415,7 @@ impl<'a> Dispatcher<'a> {
             {
                 tracing::warn!(error = error.to_string(), "other workers were not told of a refusal");
             }
-            let recorded = finish::record(queue, folder, settlement).await;
+            let recorded = finish::record(queue, results, settlement).await;
             (job, recorded.map(|recorded| Record { recorded, event }))
         });
         Ok(())

@@ -157,6 +157,11 @@ pub enum Stop {
     /// The disk cannot be written.
     #[error("{0}. Make room or mend the disk, then run the same command again")]
     Disk(String),
+    /// Object storage cannot be written.
+    #[error(
+        "{0}. What was made waits in the spool: when that is mended, run the same command again, on this machine"
+    )]
+    Bucket(String),
     /// No file descriptor is left.
     #[error(
         "no more files can be opened: {0}. Raise the limit (`ulimit -n`) or lower --concurrency, then run the \

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use super::WorkError;
-use super::blocking::blocking;
 use crate::job::{CrashPoint, Epoch, JobId, crash_point};
-use crate::output::{self, PublishError, Published, RunFolder};
-use crate::queue::{Publication, Queue, QueueError, Settlement};
+use crate::output::{PublishError, Published, Results};
+use crate::queue::{Next, Publication, Queue, QueueError, Settlement};
 
 /// What recording an end came to.
 #[derive(Debug)]
@@ -19,18 +18,28 @@ pub(super) enum Recorded {
 }
 
 /// Settles an attempt and, if it brought images, publishes them.
+///
+/// Images that cannot be taken to where other machines see them are settled all the same: they are durable
+/// in the spool, and whoever runs next in this folder takes them there. The error is told then.
 pub(super) async fn record(
     queue: Arc<dyn Queue>,
-    folder: RunFolder,
+    results: Results,
     settlement: Settlement,
 ) -> Result<Recorded, WorkError> {
     let (job, epoch) = (settlement.job, settlement.epoch);
+    let staged = match &settlement.next {
+        Next::Publish(files) => results.stage(files).await,
+        _ => Ok(()),
+    };
     crash_point(CrashPoint::BeforeSettle);
     let settled = queue.settle(settlement).await;
     crash_point(CrashPoint::SettleCommitted);
     match settled {
         Ok(publication) if publication.files.is_empty() => Ok(Recorded::Done(vec![])),
-        Ok(publication) => publish(queue.as_ref(), &folder, (job, epoch), publication).await,
+        Ok(publication) => {
+            staged?;
+            publish(queue.as_ref(), &results, (job, epoch), publication).await
+        }
         Err(QueueError::LeaseLost { .. }) => Ok(Recorded::LeaseLost),
         Err(error) => Err(error.into()),
     }
@@ -40,7 +49,7 @@ pub(super) async fn record(
 /// spool, the job is `pending` again.
 pub(super) async fn publish(
     queue: &dyn Queue,
-    folder: &RunFolder,
+    results: &Results,
     (job, epoch): (JobId, Epoch),
     publication: Publication,
 ) -> Result<Recorded, WorkError> {
@@ -48,11 +57,7 @@ pub(super) async fn publish(
     let mut place = 0;
     while let Some((output, name, planned)) = files.get(place).cloned() {
         let old = replaces.iter().find(|old| old.name == name).map(|old| (old.bytes, old.digest));
-        let (spooled, images) = (folder.spool().join(&planned.spool), folder.images());
-        let content = (planned.bytes, planned.digest);
-        let target = name.clone();
-        let step = blocking(move || output::publish(&spooled, &images, &target, content, old));
-        match step.await.map_err(WorkError::Task)? {
+        match results.publish(&planned, &name, old).await {
             Ok(Published::Done) => place += 1,
             Ok(Published::Occupied) => match queue.rename_planned((job, epoch), output, &name).await {
                 Ok(free) => files[place].1 = free,
@@ -73,14 +78,8 @@ pub(super) async fn publish(
     // Before the record: once the old files are forgotten, nobody would remove them.
     replaces.retain(|old| !names.contains(&old.name));
     if !replaces.is_empty() {
-        let images = folder.images();
-        blocking(move || {
-            replaces
-                .iter()
-                .try_for_each(|old| output::remove_replaced(&images, &old.name, (old.bytes, old.digest)))
-        })
-        .await
-        .map_err(WorkError::Task)??;
+        let old = replaces.into_iter().map(|old| (old.name, (old.bytes, old.digest)));
+        results.remove_replaced(old.collect()).await?;
     }
     let published = queue.published(job, epoch).await;
     crash_point(CrashPoint::PublishedCommitted);

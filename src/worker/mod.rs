@@ -4,7 +4,6 @@
 //! Read in this order: [`work`], `dispatcher`, `executor`, `finish`, `rescue`.
 
 mod account;
-mod blocking;
 mod breaker;
 mod config;
 mod decision;
@@ -36,7 +35,7 @@ pub use progress::{Phase, Progress};
 use crate::gemini::{Client, ImageFetcher};
 use crate::job::{Clock, CrashPoint, RunId, WorkerId, crash_point};
 use crate::manifest::DigestCache;
-use crate::output::{Disk, PublishError, RunFolder, SpoolDir, SpoolError, check_images, host_name};
+use crate::output::{Disk, PublishError, Results, SpoolDir, SpoolError, host_name};
 use crate::platform;
 use crate::queue::{Queue, QueueError, RunStart, WorkerStart};
 use dispatcher::Dispatcher;
@@ -64,9 +63,9 @@ pub struct Work {
     pub clients: Vec<Client>,
     /// Images by URL.
     pub fetcher: ImageFetcher,
-    /// Where files go.
-    pub folder: RunFolder,
-    /// How much room is left there.
+    /// Where results go, and the folder that they pass through.
+    pub results: Results,
+    /// How much room is left in the folder.
     pub disk: Arc<dyn Disk>,
     /// The time.
     pub clock: Arc<dyn Clock>,
@@ -111,9 +110,11 @@ impl WorkError {
     fn stop(&self) -> Option<Stop> {
         match self {
             Self::OutOfFiles(why) => Some(Stop::OutOfFiles(why.clone())),
+            Self::Publish(PublishError::Task(_)) => None,
             Self::Spool(SpoolError::Io { .. }) | Self::Publish(_) if is_out_of_files(self) => {
                 Some(Stop::OutOfFiles(self.to_string()))
             }
+            Self::Publish(PublishError::Store(error)) => Some(Stop::Bucket(error.to_string())),
             // SQLite says no more than "unable to open".
             Self::Queue(QueueError::Disk { .. }) if platform::no_file_can_be_opened() => {
                 Some(Stop::OutOfFiles(self.to_string()))
@@ -140,7 +141,7 @@ pub async fn work(work: Work) -> Result<Ending, WorkError> {
 
 async fn from_start_to_end(work: Work) -> Result<Ending, WorkError> {
     let token = format!("{:016x}", rand::rng().random::<u64>());
-    let spool = Arc::new(SpoolDir::create(&work.folder.spool(), &token)?);
+    let spool = Arc::new(SpoolDir::create(&work.results.folder().spool(), &token)?);
     crash_point(CrashPoint::SpoolMade);
     let start =
         RunStart { command: work.config.command.clone(), version: env!("CARGO_PKG_VERSION").to_owned() };
@@ -178,6 +179,7 @@ async fn close(
     crash_point(CrashPoint::RunEnded);
     if work.queue.retire_worker(worker).await? {
         crash_point(CrashPoint::WorkerRetired);
+        rescue::discard(work, spool.token()).await;
         if let Some(spool) = Arc::into_inner(spool) {
             spool.remove()?;
         }
@@ -188,7 +190,7 @@ async fn close(
 }
 
 async fn work_as(work: &Work, ids: (RunId, WorkerId), spool: Arc<SpoolDir>) -> Result<Ending, WorkError> {
-    check_images(&work.folder.images(), &work.folder.spool())?;
+    work.results.check().await?;
     let mut blocked = Blocked::default();
     rescue::rescue(work, ids.1, &mut blocked).await?;
     rescue::sweep(work).await?;

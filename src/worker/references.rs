@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::blocking::blocking;
 use crate::job::Spec;
 use crate::manifest::{DigestCache, ReferenceError};
+use crate::output::blocking;
 
 /// Digests of the references of a run, so that one that many jobs share is read once for all.
 pub(super) type References = Arc<Mutex<DigestCache>>;

@@ -39,7 +39,7 @@ impl Blocked {
 /// spool folder can be taken: the system gives it up with the process. One of another machine is dead when
 /// it was silent for long, which the queue judges.
 pub(super) async fn rescue(work: &Work, heir: WorkerId, blocked: &mut Blocked) -> Result<(), WorkError> {
-    let spool = work.folder.spool();
+    let spool = work.results.folder().spool();
     let mut dead = Vec::new();
     for worker in work.queue.workers().await? {
         // Another machine's worker, or one of another folder, has no lock here that could tell.
@@ -78,13 +78,17 @@ async fn finish_for(
     }
     let mut published = 0;
     for (job, name, epoch, publication) in rescued.publications {
-        match finish::publish(work.queue.as_ref(), &work.folder, (job, epoch), publication).await {
+        match finish::publish(work.queue.as_ref(), &work.results, (job, epoch), publication).await {
             Ok(Recorded::Done(files)) if !files.is_empty() => published += 1,
             Ok(Recorded::Done(_)) => tracing::warn!(job = %name, "its images vanished from the spool"),
             Ok(Recorded::LeaseLost) => tracing::warn!(job = %name, "lease lost while publishing"),
-            Err(WorkError::Publish(error @ PublishError::NotAFolder { .. })) => {
-                blocked.add(work, &name, &error);
+            Err(WorkError::Publish(PublishError::Elsewhere { .. })) if work.config.give_up => {
+                work.queue.unpublishable(job, epoch).await?;
+                tracing::warn!(job = %name, "given up: its images are on another machine");
             }
+            Err(WorkError::Publish(
+                error @ (PublishError::NotAFolder { .. } | PublishError::Elsewhere { .. }),
+            )) => blocked.add(work, &name, &error),
             Err(error) => return Err(error),
         }
     }
@@ -97,21 +101,51 @@ async fn finish_for(
     Ok(())
 }
 
-/// Removes what dead workers left in the spool. Where something is still planned it stays: its
-/// worker died after the rescue, or another heir is about to publish it.
+/// Removes what dead workers left in the spool, here and where other machines see it. Where something is
+/// still planned it stays: its worker died after the rescue, or another heir is about to publish it.
 pub(super) async fn sweep(work: &Work) -> Result<(), WorkError> {
-    let dead = dead_folders(&work.folder.spool())?;
-    if dead.is_empty() {
+    let dead = dead_folders(&work.results.folder().spool())?;
+    let gone = ended_elsewhere(work).await?;
+    if dead.is_empty() && gone.is_empty() {
         return Ok(());
     }
+    // Asked after the dead were known to be dead: they plan nothing more.
     let planned = work.queue.planned_in_spool().await?;
     let is_planned = |token: &str| {
         planned.iter().any(|file| file.strip_prefix(token).is_some_and(|rest| rest.starts_with('/')))
     };
     for folder in dead {
         if !is_planned(folder.token()) {
+            discard(work, folder.token()).await;
             folder.remove()?;
         }
     }
+    for token in gone.iter().filter(|token| !is_planned(token)) {
+        discard(work, token).await;
+    }
     Ok(())
+}
+
+/// Workers of this batch that have ended, however that was, and left something where other machines see it.
+async fn ended_elsewhere(work: &Work) -> Result<Vec<String>, WorkError> {
+    match work.results.tokens().await {
+        Ok(tokens) if tokens.is_empty() => Ok(tokens),
+        Ok(tokens) => Ok(work.queue.ended(&tokens).await?),
+        Err(error) => {
+            tracing::warn!(error = error.to_string(), "what dead workers left could not be listed");
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// Removes what a worker left where other machines see it. What stays costs some room, and the next sweep
+/// tries again.
+pub(super) async fn discard(work: &Work, token: &str) {
+    if let Err(error) = work.results.discard(token).await {
+        tracing::warn!(
+            error = error.to_string(),
+            token,
+            "a dead worker's files were left in the bucket's spool"
+        );
+    }
 }

@@ -6,10 +6,9 @@ use std::mem;
 use std::sync::Arc;
 
 use super::WorkError;
-use super::blocking::blocking;
 use crate::gemini::answer::ImageSink;
 use crate::job::{AttemptId, CrashPoint, crash_point};
-use crate::output::{SpoolDir, SpoolError, SpoolFile, SpooledPicture};
+use crate::output::{SpoolDir, SpoolError, SpoolFile, SpooledPicture, blocking};
 
 /// Bytes that are held back before they are written.
 const BLOCK_BYTES: usize = 256 * 1024;

@@ -12,13 +12,13 @@ use crate::queue::Selection;
 use crate::queue::sqlite::Access;
 
 pub(in crate::cli) async fn run(session: Session, args: CancelArgs) -> Result<Exit> {
-    let (folder, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
+    let (site, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
     let open = [JobState::Waiting, JobState::Pending, JobState::Running, JobState::Held];
     let states = if args.all { open.to_vec() } else { vec![] };
     let changed = queue.cancel(&Selection { names: args.jobs, states }).await?;
     queue.close().await;
     if args.json {
-        let done = json!({ "folder": folder.path().display().to_string(), "cancelled": changed });
+        let done = json!({ "folder": site.folder.path().display().to_string(), "cancelled": changed });
         session.terminal.json(&done.to_string());
     } else {
         session.terminal.out(&format!("{} cancelled", text::count(changed, "job")));

@@ -15,7 +15,7 @@ use crate::cli::site::Site;
 use crate::cli::text;
 use crate::job::{CrashPoint, Micros, crash_point};
 use crate::manifest::DigestCache;
-use crate::output::RunFolder;
+use crate::output::Results;
 use crate::queue::{Access, Queue};
 
 /// What is loaded, and how.
@@ -35,15 +35,17 @@ pub(in crate::cli) async fn run(session: Session, args: LoadArgs) -> Result<Exit
     let site = Site::of_manifest(&args.folder, &queue, (&args.manifest, settings.provider))?;
     let loader = Loader::new(&args.manifest, settings.clone(), session.clock.as_ref())?;
     let what = Load { manifest: &args.manifest, loader: &loader, settings: &settings, cost_max: None, voice };
-    let queue = load(&session, &site, what).await?;
+    let (queue, results) = load(&session, &site, what).await?;
     let tally = queue.tally().await?;
     queue.close().await;
     if voice.json {
         let jobs = tally.jobs.iter().map(|(state, n)| (state.as_str().to_owned(), (*n).into()));
         let jobs = serde_json::Value::Object(jobs.collect());
         session.terminal.json(
-            &serde_json::json!({ "folder": site.folder.path().display().to_string(), "jobs": jobs })
-                .to_string(),
+            &serde_json::json!({
+                "folder": site.folder.path().display().to_string(), "results": results.to_string(), "jobs": jobs
+            })
+            .to_string(),
         );
     } else if !voice.quiet {
         session.terminal.out(&format!("next: nightpress work {}", site.flags()));
@@ -52,17 +54,20 @@ pub(in crate::cli) async fn run(session: Session, args: LoadArgs) -> Result<Exit
 }
 
 /// Loads a manifest; the queue is open afterwards. A manifest with errors makes no folder.
-pub(super) async fn load(session: &Session, site: &Site, what: Load<'_>) -> Result<Arc<dyn Queue>> {
-    let folder = &site.folder;
+pub(super) async fn load(
+    session: &Session,
+    site: &Site,
+    what: Load<'_>,
+) -> Result<(Arc<dyn Queue>, Results)> {
     let whose = || identity(site, what.manifest, what.settings.provider);
     let made = session.open_if_made(site, whose()?).await?;
     let is_new = made.is_none();
     let known = if let Some(queue) = made {
-        let known = known_digests(queue.as_ref(), folder).await;
+        let known = known_digests(queue.as_ref(), site).await;
         queue.close().await;
         known?
     } else {
-        ledger::check(None, folder).await?;
+        check(None, &site.results(None).await?).await?;
         DigestCache::default()
     };
     let (contents, digests) = what.loader.check(known, &session.terminal).await?;
@@ -70,13 +75,13 @@ pub(super) async fn load(session: &Session, site: &Site, what: Load<'_>) -> Resu
         contents.check_cap(what.cost_max)?;
     }
 
-    let at = folder.path();
+    let at = site.folder.path();
     std::fs::create_dir_all(at).with_context(|| {
         format!("cannot make the run folder {}; name one that can be written with -o DIR", at.display())
     })?;
     let queue = session.open(site, Access::Create, whose()?).await?;
-    match apply(session, (queue.as_ref(), folder), &what, (contents, digests)).await {
-        Ok(()) => Ok(queue),
+    match apply(session, (queue.as_ref(), site), &what, (contents, digests)).await {
+        Ok(results) => Ok((queue, results)),
         Err(error) => {
             queue.close().await;
             Err(error)
@@ -84,17 +89,27 @@ pub(super) async fn load(session: &Session, site: &Site, what: Load<'_>) -> Resu
     }
 }
 
-async fn known_digests(queue: &dyn Queue, folder: &RunFolder) -> Result<DigestCache> {
-    ledger::check(Some(queue), folder).await?;
+/// Whether results can go there, and whether what is there fits the queue.
+pub(super) async fn check(queue: Option<&dyn Queue>, results: &Results) -> Result<()> {
+    // A folder is looked at when the work begins.
+    if results.are_shared() {
+        results.check().await?;
+    }
+    ledger::check(queue, results).await
+}
+
+async fn known_digests(queue: &dyn Queue, site: &Site) -> Result<DigestCache> {
+    check(Some(queue), &site.results(Some(queue)).await?).await?;
     Loader::known_digests(queue).await
 }
 
 async fn apply(
     session: &Session,
-    (queue, folder): (&dyn Queue, &RunFolder),
+    (queue, site): (&dyn Queue, &Site),
     what: &Load<'_>,
     (contents, digests): (Contents, DigestCache),
-) -> Result<()> {
+) -> Result<Results> {
+    let results = site.decide_results(queue).await?;
     let digests = what.loader.stage(queue, digests).await?;
     let diff = queue.staged_diff(what.settings.policy).await?;
     loading::check_shrink(&diff, what.settings.prune)?;
@@ -109,9 +124,9 @@ async fn apply(
             session.terminal.note(&line);
         }
     }
-    let renamed = loading::rename_outputs(queue, folder, &session.terminal).await?;
+    let renamed = loading::rename_outputs(queue, &results, &session.terminal).await?;
     if renamed > 0 && !what.voice.quiet {
         session.terminal.note(&format!("{} renamed", text::count(renamed, "file")));
     }
-    Ok(())
+    Ok(results)
 }

@@ -31,10 +31,10 @@ pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit>
     let settings = Settings::new(args.options, &session.config()?, session.clock.as_ref())?;
     let provider = settings.load.provider;
     let site = Site::of_manifest(&args.folder, &settings.queue, (&args.manifest, provider))?;
-    let folder = &site.folder;
     let loader = Loader::new(&args.manifest, settings.load.clone(), session.clock.as_ref())?;
     let queue = session.compare_with(&site, &args.manifest, provider).await?;
-    ledger::check(Some(queue.as_ref()), folder).await?;
+    let results = site.results(Some(queue.as_ref())).await?;
+    ledger::check(Some(queue.as_ref()), &results).await?;
     let known = Loader::known_digests(queue.as_ref()).await?;
     let (contents, digests) = loader.check(known, &session.terminal).await?;
     loader.stage(queue.as_ref(), digests).await?;
@@ -45,7 +45,7 @@ pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit>
     let takes = estimate(&contents, &diff, &settings.send);
     if settings.voice.json {
         let plan = json!({
-            "folder": folder.path().display().to_string(),
+            "folder": site.folder.path().display().to_string(), "results": results.to_string(),
             "jobs": diff.total, "new": diff.new, "unchanged": diff.unchanged, "changed": diff.changed,
             "changed_done": diff.changed_done, "kept": diff.kept, "returned": diff.returned,
             "renamed": diff.renamed, "cancelled": diff.cancelled, "to_send": diff.to_send,
@@ -59,7 +59,7 @@ pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit>
         for line in lines(&contents, &diff, (&settings.send, takes)) {
             session.terminal.out(&line);
         }
-        session.terminal.out(&format!("folder: {}", printable(&folder.path().display().to_string())));
+        session.terminal.out(&format!("folder: {}", printable(&results.to_string())));
     }
     // What `run` would refuse, `plan` refuses, after it has told the rest.
     shrunk.map_or(Ok(()), Err)?;

@@ -12,7 +12,7 @@ use crate::queue::sqlite::Access;
 use crate::queue::{Queue, QueueError, Selection};
 
 pub(in crate::cli) async fn run(session: Session, args: RetryArgs) -> Result<Exit> {
-    let (folder, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
+    let (site, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
     let named =
         [(args.failed, JobState::Failed), (args.refused, JobState::Refused), (args.held, JobState::Held)];
     let states = named.into_iter().filter(|(asked, _)| *asked).map(|(_, state)| state).collect();
@@ -20,7 +20,7 @@ pub(in crate::cli) async fn run(session: Session, args: RetryArgs) -> Result<Exi
     queue.close().await;
     let Retried { jobs, paid_again } = done?;
     if args.json {
-        let folder = folder.path().display().to_string();
+        let folder = site.folder.path().display().to_string();
         let paid_again: Vec<&str> = paid_again.iter().map(JobName::as_str).collect();
         let done = json!({ "folder": folder, "pending": jobs, "paid_again": paid_again });
         session.terminal.json(&done.to_string());

@@ -16,7 +16,7 @@ use crate::cli::press::Press;
 use crate::cli::session::Session;
 use crate::cli::settings::Settings;
 use crate::cli::site::Site;
-use crate::output::RunFolder;
+use crate::output::Results;
 use crate::queue::Queue;
 
 use super::load::{Load, load};
@@ -33,19 +33,19 @@ pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit>
         cost_max: settings.send.cost_max,
         voice: settings.voice,
     };
-    let queue = load(&session, &site, what).await?;
-    let exit = press(session, site.folder, (Arc::clone(&queue), settings), api).await;
+    let (queue, results) = load(&session, &site, what).await?;
+    let exit = press(session, results, (Arc::clone(&queue), settings), api).await;
     queue.close().await;
     exit
 }
 
 async fn press(
     session: Session,
-    folder: RunFolder,
+    results: Results,
     (queue, settings): (Arc<dyn Queue>, Settings),
     api: Api,
 ) -> Result<Exit> {
-    logging::start(&folder, api.keys(), settings.voice.verbose, &session.terminal)?;
+    logging::start(results.folder(), api.keys(), settings.voice.verbose, &session.terminal)?;
     let api = api.start().await?;
-    Press { session, folder, queue, settings, command: "run", forever: false }.run(api).await
+    Press { session, results, queue, settings, command: "run", forever: false }.run(api).await
 }

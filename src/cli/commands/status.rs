@@ -14,7 +14,7 @@ use crate::cli::session::Session;
 use crate::cli::signals::Signals;
 use crate::cli::text;
 use crate::job::{AttemptId, AttemptOutcome, Clock, JobState, Timestamp, printable};
-use crate::output::{RunFolder, worker_is_dead};
+use crate::output::{Results, RunFolder, worker_is_dead};
 use crate::queue::sqlite::Access;
 use crate::queue::{LaneStateRow, Left, Queue, QueueError, Scope, Tally, WorkerRow};
 use crate::report::Summary;
@@ -41,28 +41,29 @@ struct Look {
 }
 
 pub(in crate::cli) async fn run(session: Session, args: StatusArgs) -> Result<Exit> {
-    let (folder, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
+    let (site, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
+    let results = site.results(Some(queue.as_ref())).await?;
     if args.watch {
-        watch(&session, (&folder, queue.as_ref()), args.json).await?;
+        watch(&session, (&results, queue.as_ref()), args.json).await?;
     } else {
-        let look = Look::take(queue.as_ref(), &folder, session.clock.as_ref()).await?;
-        show(&session, (&folder, queue.as_ref()), &look, args.json).await?;
+        let look = Look::take(queue.as_ref(), results.folder(), session.clock.as_ref()).await?;
+        show(&session, (&results, queue.as_ref()), &look, args.json).await?;
     }
     queue.close().await;
     Ok(Exit::Done)
 }
 
-async fn watch(session: &Session, (folder, queue): (&RunFolder, &dyn Queue), json: bool) -> Result<()> {
+async fn watch(session: &Session, (results, queue): (&Results, &dyn Queue), json: bool) -> Result<()> {
     let mut signals = Signals::listen().context("cannot listen to signals")?;
     let screen = Term::stdout();
     let mut drawn = 0;
     loop {
-        let look = Look::take(queue, folder, session.clock.as_ref()).await?;
+        let look = Look::take(queue, results.folder(), session.clock.as_ref()).await?;
         if screen.is_term() && !json {
             // A terminal that went away is found out by the flush below.
             drop(screen.clear_last_lines(drawn));
         }
-        drawn = show(session, (folder, queue), &look, json).await?;
+        drawn = show(session, (results, queue), &look, json).await?;
         session.terminal.show();
         if look.is_done() || session.terminal.is_broken() {
             return Ok(());
@@ -77,14 +78,15 @@ async fn watch(session: &Session, (folder, queue): (&RunFolder, &dyn Queue), jso
 /// Prints a look and returns how many lines it took.
 async fn show(
     session: &Session,
-    (folder, queue): (&RunFolder, &dyn Queue),
+    (results, queue): (&Results, &dyn Queue),
     look: &Look,
     as_json: bool,
 ) -> Result<usize> {
     if as_json {
         let mut status = serde_json::to_value(Summary::read(queue).await?)?;
         let more = json!({
-            "folder": folder.path().display().to_string(),
+            "folder": results.folder().path().display().to_string(),
+            "results": results.to_string(),
             "left": {
                 "ready": look.left.ready, "snoozed": look.left.snoozed, "waiting": look.left.waiting,
                 "running": look.left.running, "held": look.left.held,
@@ -100,7 +102,7 @@ async fn show(
         session.terminal.json(&status.to_string());
         return Ok(1);
     }
-    let lines = look.lines(folder);
+    let lines = look.lines(results);
     session.terminal.out(&lines.join("\n"));
     Ok(lines.len())
 }
@@ -136,10 +138,10 @@ impl Look {
         self.left.ready + self.left.snoozed + self.left.waiting + self.left.running == 0
     }
 
-    fn lines(&self, folder: &RunFolder) -> Vec<String> {
+    fn lines(&self, results: &Results) -> Vec<String> {
         let Self { tally, left, .. } = self;
         let succeeded = text::grouped(tally.jobs_in(JobState::Succeeded));
-        let at = folder.path().display().to_string();
+        let at = results.to_string();
         let mut lines = vec![format!(
             "{}: {succeeded} of {} succeeded, {}",
             printable(&at),

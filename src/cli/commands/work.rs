@@ -7,13 +7,14 @@ use anyhow::{Context as _, Result, bail};
 use crate::cli::api::Api;
 use crate::cli::args::WorkArgs;
 use crate::cli::exit::Exit;
-use crate::cli::ledger;
 use crate::cli::logging;
 use crate::cli::press::Press;
 use crate::cli::session::Session;
 use crate::cli::settings::Settings;
 use crate::cli::site::Site;
 use crate::queue::{Access, Identity, Queue, QueueError};
+
+use super::load::check;
 
 pub(in crate::cli) async fn run(session: Session, args: WorkArgs) -> Result<Exit> {
     let config = session.config()?;
@@ -29,27 +30,28 @@ pub(in crate::cli) async fn run(session: Session, args: WorkArgs) -> Result<Exit
     let settings = Settings::new(options, &config, session.clock.as_ref())?;
     let api = Api::find(&settings)?;
     let queue = session.open(&site, Access::Existing, Identity::AsItIs).await?;
-    let exit = press(session, site.folder, (Arc::clone(&queue), settings), (api, args.forever)).await;
+    let exit = press(session, &site, (Arc::clone(&queue), settings), (api, args.forever)).await;
     queue.close().await;
     exit
 }
 
 async fn press(
     session: Session,
-    folder: crate::output::RunFolder,
+    site: &Site,
     (queue, settings): (Arc<dyn Queue>, Settings),
     (api, forever): (Api, bool),
 ) -> Result<Exit> {
     // On a machine that is new to the batch there is no folder yet.
-    let at = folder.path();
+    let at = site.folder.path();
     std::fs::create_dir_all(at).with_context(|| {
         format!("cannot make the run folder {}; name one that can be written with -o DIR", at.display())
     })?;
-    ledger::check(Some(queue.as_ref()), &folder).await?;
+    let results = site.decide_results(queue.as_ref()).await?;
+    check(Some(queue.as_ref()), &results).await?;
     check_cap(queue.as_ref(), &settings).await?;
-    logging::start(&folder, api.keys(), settings.voice.verbose, &session.terminal)?;
+    logging::start(&site.folder, api.keys(), settings.voice.verbose, &session.terminal)?;
     let api = api.start().await?;
-    Press { session, folder, queue, settings, command: "work", forever }.run(api).await
+    Press { session, results, queue, settings, command: "work", forever }.run(api).await
 }
 
 /// A cap on cost says nothing about a model without a price.

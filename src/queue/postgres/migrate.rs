@@ -8,7 +8,10 @@ use super::link::{Place, quoted};
 use crate::queue::QueueError;
 
 /// Scripts in their order; the number of those that ran is the schema's version.
-const SCRIPTS: &[&str] = &[include_str!("../../../migrations/postgres/0001_queue.sql")];
+const SCRIPTS: &[&str] = &[
+    include_str!("../../../migrations/postgres/0001_queue.sql"),
+    include_str!("../../../migrations/postgres/0002_results.sql"),
+];
 
 /// $1 schema.
 const TABLES: &str = "

@@ -31,6 +31,7 @@ mod person;
 mod publish;
 mod read;
 mod rescue;
+mod results;
 mod settle;
 mod stage;
 #[cfg(test)]
@@ -245,6 +246,20 @@ impl Queue for PostgresQueue {
 
     async fn unpublishable(&self, job: JobId, epoch: Epoch) -> Result<(), QueueError> {
         self.write(move |session| Box::pin(publish::give_up(session, job, epoch))).await
+    }
+
+    async fn ended(&self, tokens: &[String]) -> Result<Vec<String>, QueueError> {
+        let tokens = tokens.to_vec();
+        self.look_up(work!(session, tokens; results::ended(session, &tokens))).await
+    }
+
+    async fn results(&self) -> Result<Option<String>, QueueError> {
+        self.look_up(|session| Box::pin(results::results(session))).await
+    }
+
+    async fn decide_results(&self, place: &str) -> Result<Option<String>, QueueError> {
+        let place = place.to_owned();
+        self.write(work!(session, place; results::decide(session, &place))).await
     }
 
     async fn moves(&self) -> Result<Vec<OutputMove>, QueueError> {

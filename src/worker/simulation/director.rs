@@ -280,7 +280,8 @@ impl Director {
                     | Stop::Unreachable(_)
                     | Stop::Deadline
                     | Stop::Blocked { .. }
-                    | Stop::OutOfFiles(_) => false,
+                    | Stop::OutOfFiles(_)
+                    | Stop::Bucket(_) => false,
                 },
                 Err(WorkError::DeclaredDead | WorkError::Queue(QueueError::DeclaredDead(_))) => buried,
                 Err(_) => false,

@@ -6,10 +6,12 @@ use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
+use futures_util::future::FutureExt as _;
 use tokio::time::sleep;
 
 use super::world::World;
 use crate::job::{CRASH_HOOK, CrashPoint};
+use crate::output::{STEP_HOOK, Step};
 
 thread_local! {
     /// The world that this thread simulates.
@@ -28,6 +30,7 @@ impl Installed {
     pub(super) fn new(world: &Arc<World>) -> Self {
         WORLD.set(Some(Arc::clone(world)));
         CRASH_HOOK.set(Some(burn));
+        STEP_HOOK.set(Some(|done| step(done).boxed()));
         Self
     }
 }
@@ -36,6 +39,7 @@ impl Drop for Installed {
     fn drop(&mut self) {
         WORLD.set(None);
         CRASH_HOOK.set(None);
+        STEP_HOOK.set(None);
     }
 }
 
@@ -47,13 +51,8 @@ fn burn(_: CrashPoint) {
     }
 }
 
-/// Whether this thread simulates.
-pub(in crate::worker) fn is_simulated() -> bool {
-    WORLD.with_borrow(Option::is_some)
-}
-
 /// A step that would block. Never returns if the process dies of it.
-pub(in crate::worker) async fn step<T>(step: impl FnOnce() -> T) -> T {
+async fn step(step: Step) {
     let world = WORLD.with_borrow(Clone::clone).expect("asked before");
     let (before, fuse, after) = world.disk_step();
     sleep(before).await;
@@ -63,10 +62,7 @@ pub(in crate::worker) async fn step<T>(step: impl FnOnce() -> T) -> T {
     let done = catch_unwind(AssertUnwindSafe(step));
     FUSE.set(None);
     match done {
-        Ok(value) => {
-            sleep(after).await;
-            value
-        }
+        Ok(()) => sleep(after).await,
         Err(panic) if panic.is::<Died>() => {
             world.dies(only.expect("it was armed"), "in a step on the disk");
             pending().await

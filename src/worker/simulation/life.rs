@@ -81,7 +81,7 @@ pub(super) fn start(world: &Arc<World>, life: usize, calm: bool, tasks: &mut Joi
         queue: Arc::new(Watched { anchor: Arc::clone(&anchor), inner }) as Arc<dyn Queue>,
         clients: vec![client.answered_by(Arc::new(Server { anchor: Arc::clone(&anchor) }))],
         fetcher,
-        folder: world.folder.clone(),
+        results: world.folder.clone().into(),
         disk: Arc::new(SimulatedDisk(Arc::clone(&anchor))),
         clock: Arc::clone(&world.clock) as Arc<dyn Clock>,
         observer: Arc::clone(&anchor) as Arc<dyn Observer>,

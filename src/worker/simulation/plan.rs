@@ -163,6 +163,7 @@ impl Plan {
             },
             scope: Scope::default(),
             lost: self.lost,
+            give_up: false,
             cost_max: self.cap.filter(|_| !calm),
             failures_max: self.failures_max.filter(|_| !calm),
             deadline: None,

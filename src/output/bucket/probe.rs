@@ -1,0 +1,75 @@
+//! Whether a bucket can hold results, found out by doing once what a run does all the time, before
+//! anything is paid: write, copy to where nothing is, be refused where something is, read, delete.
+
+use object_store::path::Path;
+use object_store::{ObjectStoreExt as _, PutPayload};
+use rand::RngExt as _;
+
+use super::super::store::Trouble;
+use super::{Bucket, StoreError};
+
+const CONTENT: &[u8] = b"nightpress looks whether this bucket can hold results";
+
+impl Bucket {
+    /// Fails where the bucket is missing, the credentials do not serve, or the store does not keep two writers
+    /// of one name apart.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let name = format!(".spool/probe-{:016x}", rand::rng().random::<u64>());
+        let (from, to) = (self.path(&format!("{name}/a"))?, self.path(&format!("{name}/b"))?);
+        let checked = self.try_all(&from, &to).await;
+        for path in [&from, &to] {
+            let deleted = self.0.brief.delete(path).await.map_err(self.failed("delete", path));
+            match deleted {
+                // Where writing failed already, that is what is told.
+                Err(error) if checked.is_ok() && error.trouble() != Some(Trouble::NotThere) => {
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
+        checked
+    }
+
+    async fn try_all(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+        let store = &self.0.brief;
+        let written = store.put(from, PutPayload::from_static(CONTENT)).await;
+        written.map_err(self.failed("write", from)).map_err(|error| self.if_missing(error))?;
+        match store.copy_if_not_exists(from, to).await.map_err(self.failed("copy to", to)) {
+            Ok(()) => {}
+            Err(StoreError::Failed { trouble: Trouble::Unsupported, why, .. }) => {
+                return Err(
+                    self.no_conditions(format!("it cannot copy to a name only if nothing has it ({why})"))
+                );
+            }
+            Err(error) => return Err(error),
+        }
+        match store.copy_if_not_exists(from, to).await.map_err(self.failed("copy to", to)) {
+            Err(error) if error.trouble() == Some(Trouble::Taken) => {}
+            Ok(()) => {
+                let why = "a copy that was to be made only if nothing has the name replaced what had it";
+                return Err(self.no_conditions(why.to_owned()));
+            }
+            Err(error) => return Err(error),
+        }
+        let read = async { store.get(to).await?.bytes().await };
+        if read.await.map_err(self.failed("read", to))? == CONTENT {
+            return Ok(());
+        }
+        Err(self.no_conditions("what was written is not what is read".to_owned()))
+    }
+
+    fn no_conditions(&self, why: String) -> StoreError {
+        StoreError::NoConditions { url: self.0.url.to_string(), why }
+    }
+
+    /// Writing where no object is fails with "not found" for one reason only.
+    fn if_missing(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Failed { trouble: Trouble::NotThere, why, .. } => StoreError::Setup {
+                url: self.0.url.to_string(),
+                why: format!("there is no bucket `{}` ({why})", self.0.url.bucket()),
+            },
+            error => error,
+        }
+    }
+}

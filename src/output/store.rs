@@ -1,0 +1,260 @@
+//! Object storage: how a store is opened, and its errors in our words.
+//!
+//! Credentials come from where the stores' own tools find them: `AWS_…`, `GOOGLE_…` and `AZURE_…` in
+//! the environment, or the role of the machine. They are in no error: what a server says is cut to its
+//! code and message, and addresses lose their queries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3CopyIfNotExists};
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+
+use crate::job::{MediaType, ObjectUrl, StoreKind};
+
+/// How long one request may take, its body included: a part of 8 MiB passes at half a megabit a second.
+const REQUEST_MAX: Duration = Duration::from_secs(150);
+/// Letters of a server's words that are told.
+const SAID_CHARS_MAX: usize = 300;
+
+/// How long a failing request is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// At a start, before anything is paid: a person waits for the answer.
+    Short,
+    /// Where something that was paid for is at stake.
+    Long,
+}
+
+impl Patience {
+    fn retries(self) -> RetryConfig {
+        let (retry_timeout, longest) = match self {
+            Self::Short => (Duration::from_secs(10), Duration::from_secs(2)),
+            Self::Long => (Duration::from_secs(180), Duration::from_secs(15)),
+        };
+        let backoff =
+            BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: longest, base: 2.0 };
+        // The time is the bound, not the number.
+        RetryConfig { backoff, max_retries: 1_000, retry_timeout }
+    }
+}
+
+/// What can go wrong with object storage.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot even be tried.
+    #[error("{url} cannot be used: {why}")]
+    Setup {
+        /// The address.
+        url: String,
+        /// Why not.
+        why: String,
+    },
+    /// A request failed, for good.
+    #[error("cannot {what} {at}: {why}")]
+    Failed {
+        /// What was tried.
+        what: &'static str,
+        /// With which object.
+        at: String,
+        /// What kind of failure it is.
+        trouble: Trouble,
+        /// What the store said, and what may be done about it.
+        why: String,
+    },
+    /// It does not keep two writers apart.
+    #[error(
+        "{url} cannot hold results: {why}. Without that, one worker could write over what another one or a person put \
+         there. For stores with ways of their own see AWS_COPY_IF_NOT_EXISTS in docs/buckets.md"
+    )]
+    NoConditions {
+        /// The address.
+        url: String,
+        /// What it did, or said.
+        why: String,
+    },
+    /// A file of this machine that was to go there, or to come from there.
+    #[error("cannot {what} {path}: {source}")]
+    Local {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// Kinds of failure that are not all the same to who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// There is no such object, or no such bucket.
+    NotThere,
+    /// There is one already.
+    Taken,
+    /// The object is another one by now.
+    Changed,
+    /// The credentials do not serve for it.
+    Denied,
+    /// The store cannot do that at all.
+    Unsupported,
+    /// It could not be reached, or failed again and again.
+    Away,
+}
+
+impl StoreError {
+    /// What kind of failure it is, if a request failed.
+    pub const fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Failed { trouble, .. } => Some(*trouble),
+            Self::Setup { .. } | Self::NoConditions { .. } | Self::Local { .. } => None,
+        }
+    }
+
+    /// For `map_err`: what was tried, and with what.
+    pub(super) fn of(what: &'static str, at: impl ToString) -> impl FnOnce(object_store::Error) -> Self {
+        let at = at.to_string();
+        move |error| {
+            let trouble = trouble_of(&error);
+            let mut why = said(&error);
+            if trouble == Trouble::Denied {
+                why.push_str("; look at the credentials and at what they may do");
+            }
+            Self::Failed { what, at, trouble, why }
+        }
+    }
+}
+
+fn trouble_of(error: &object_store::Error) -> Trouble {
+    use object_store::Error;
+    match error {
+        Error::NotFound { .. } => Trouble::NotThere,
+        Error::AlreadyExists { .. } => Trouble::Taken,
+        Error::Precondition { .. } | Error::NotModified { .. } => Trouble::Changed,
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Trouble::Denied,
+        Error::NotSupported { .. } | Error::NotImplemented { .. } => Trouble::Unsupported,
+        _ => Trouble::Away,
+    }
+}
+
+/// Opens the store that an address lies in. Nothing is sent.
+pub(super) fn open(url: &ObjectUrl, patience: Patience) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    // A provider that is there already is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let retries = patience.retries();
+    let opened: object_store::Result<Arc<dyn ObjectStore>> = match url.kind() {
+        StoreKind::S3 => s3(url, retries),
+        StoreKind::Google => GoogleCloudStorageBuilder::from_env()
+            .with_bucket_name(url.bucket())
+            .with_retry(retries)
+            .with_client_options(client_options("GOOGLE_"))
+            .build()
+            .map(|store| Arc::new(store) as _),
+        StoreKind::Azure => MicrosoftAzureBuilder::from_env()
+            .with_container_name(url.bucket())
+            .with_retry(retries)
+            .with_client_options(client_options("AZURE_"))
+            .build()
+            .map(|store| Arc::new(store) as _),
+        StoreKind::File => Ok(Arc::new(LocalFileSystem::new().with_fsync(true).with_automatic_cleanup(true))),
+    };
+    opened.map_err(|error| StoreError::Setup { url: url.to_string(), why: said(&error) })
+}
+
+fn s3(url: &ObjectUrl, retries: RetryConfig) -> object_store::Result<Arc<dyn ObjectStore>> {
+    let mut builder = AmazonS3Builder::from_env();
+    // Amazon itself, and most that speak its protocol, take the condition at the end of a multipart upload.
+    if builder.get_config_value(&AmazonS3ConfigKey::CopyIfNotExists).is_none() {
+        builder = builder.with_copy_if_not_exists(S3CopyIfNotExists::Multipart);
+    }
+    let builder = builder.with_bucket_name(url.bucket()).with_retry(retries);
+    Ok(Arc::new(builder.with_client_options(client_options("AWS_")).build()?))
+}
+
+/// As the environment has them, with our limits and with the types of what we write.
+fn client_options(prefix: &str) -> ClientOptions {
+    let mut options = ClientOptions::new().with_timeout(REQUEST_MAX);
+    for (name, value) in std::env::vars_os() {
+        let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
+        if let Some(key) = name.strip_prefix(prefix).and_then(|key| key.to_ascii_lowercase().parse().ok()) {
+            options = options.with_config(key, value);
+        }
+    }
+    for media in MediaType::ALL {
+        options = options.with_content_type_for_suffix(media.extension(), media.mime());
+    }
+    options
+        .with_content_type_for_suffix("csv", "text/csv")
+        .with_content_type_for_suffix("json", "application/json")
+}
+
+/// The path of a key, which [`ObjectUrl`] and [`crate::job::OutputName`] have checked.
+pub(super) fn path_of(key: &str) -> Result<Path, StoreError> {
+    Path::parse(key).map_err(|error| StoreError::Setup { url: key.to_owned(), why: error.to_string() })
+}
+
+/// What went wrong, for a person: of a server's XML its code and message, of addresses no query, and no
+/// more than a few lines.
+fn said(error: &object_store::Error) -> String {
+    let innermost = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let text = innermost.last().map_or_else(|| error.to_string(), ToString::to_string);
+    // Where the cause alone says little, the whole chain is in the outer text.
+    let text = if text.len() < 4 { error.to_string() } else { text };
+    let between = |open: &str, close: &str| {
+        let (_, rest) = text.split_once(open)?;
+        Some(rest.split_once(close)?.0.to_owned())
+    };
+    let mut told = match (between("<Code>", "</Code>"), between("<Message>", "</Message>")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code,
+        _ => without_queries(&text),
+    };
+    if let Some((at, _)) = told.char_indices().nth(SAID_CHARS_MAX) {
+        told.truncate(at);
+        told.push('…');
+    }
+    told.trim().replace(['\n', '\r'], " ")
+}
+
+/// Addresses lose what stands behind a `?`: that is where signatures are.
+fn without_queries(text: &str) -> String {
+    let words = text.split(' ').map(|word| match word.split_once('?') {
+        Some((address, _)) if address.contains("://") => address,
+        _ => word,
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(text: &str) -> String {
+        said(&object_store::Error::Generic { store: "S3", source: text.to_owned().into() })
+    }
+
+    #[test]
+    fn what_a_server_says_is_cut_to_its_code_and_message() {
+        let xml = "Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?><Error>\
+            <Code>SignatureDoesNotMatch</Code><Message>Check your key.</Message>\
+            <AWSAccessKeyId>AKIAEXAMPLE</AWSAccessKeyId><StringToSign>secret</StringToSign></Error>";
+        assert_eq!(failed(xml), "SignatureDoesNotMatch: Check your key.");
+    }
+
+    #[test]
+    fn signatures_in_addresses_are_not_told() {
+        let text = "error sending request for url (https://a.blob.core.windows.net/c/x?sig=abc%2F&se=1)";
+        assert_eq!(failed(text), "error sending request for url (https://a.blob.core.windows.net/c/x");
+    }
+
+    #[test]
+    fn an_address_that_lacks_its_settings_is_an_error_before_anything_is_sent() {
+        let url: ObjectUrl = "az://container/spring".parse().expect("an address");
+        let error = open(&url, Patience::Short).expect_err("no account");
+        assert!(matches!(&error, StoreError::Setup { why, .. } if why.contains("ccount")), "{error}");
+    }
+}
