@@ -27,9 +27,9 @@ fn reports(bencher: Bencher<'_, '_>, size: u64) {
         stand.work(size, TASKS, Way::Published).await;
         stand
     });
-    let folder = RunFolder::new(stand.folder.path());
+    let results = RunFolder::new(stand.folder.path()).into();
     bencher
         .counter(ItemsCount::new(size))
-        .bench_local(|| runtime.block_on(write_reports(stand.queue.as_ref(), &folder)).expect("writes"));
+        .bench_local(|| runtime.block_on(write_reports(stand.queue.as_ref(), &results)).expect("writes"));
     drop(runtime.block_on(stand.close()));
 }

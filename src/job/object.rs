@@ -141,11 +141,9 @@ impl FromStr for ObjectUrl {
     type Err = ObjectUrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let known = StoreKind::ALL.into_iter();
-        let (kind, rest) = known
-            .filter_map(|kind| Some((kind, text.strip_prefix(kind.scheme())?)))
-            .next()
-            .ok_or(ObjectUrlError::Scheme)?;
+        let mut known = StoreKind::ALL.into_iter();
+        let found = known.find_map(|kind| Some((kind, text.strip_prefix(kind.scheme())?)));
+        let (kind, rest) = found.ok_or(ObjectUrlError::Scheme)?;
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
         if kind == StoreKind::File {
             if !bucket.is_empty() || key.is_empty() {

@@ -21,9 +21,13 @@ pub(crate) async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 pub(crate) type Step = Box<dyn FnOnce() + Send>;
 
+/// Does a step in a time of its own.
+#[cfg(test)]
+pub(crate) type StepHook = fn(Step) -> futures_util::future::BoxFuture<'static, ()>;
+
 #[cfg(test)]
 thread_local! {
     /// What a simulation does with the steps of its thread.
-    pub(crate) static STEP_HOOK: std::cell::Cell<Option<fn(Step) -> futures_util::future::BoxFuture<'static, ()>>> =
+    pub(crate) static STEP_HOOK: std::cell::Cell<Option<StepHook>> =
         const { std::cell::Cell::new(None) };
 }

@@ -116,8 +116,7 @@ impl StoreError {
     }
 
     /// For `map_err`: what was tried, and with what.
-    pub(super) fn of(what: &'static str, at: impl ToString) -> impl FnOnce(object_store::Error) -> Self {
-        let at = at.to_string();
+    pub(super) fn of(what: &'static str, at: String) -> impl FnOnce(object_store::Error) -> Self {
         move |error| {
             let trouble = trouble_of(&error);
             let mut why = said(&error);

@@ -96,7 +96,7 @@ async fn prepared(batch: &Batch, references: &[Reference], folder: RunFolder, ba
             retry: RetryPolicy::default(),
             scope: Scope::default(),
             lost: LostPolicy::Retry,
-            give_up: send.repair,
+            give_up: false,
             cost_max: None,
             failures_max: None,
             deadline: None,

@@ -98,7 +98,7 @@ async fn another_model_stands_in_while_one_is_out() {
         .map(|one| one.model)
         .collect();
     assert_eq!(made, vec![flash.to_string(); 4]);
-    nightpress::report::write_reports(press.queue.as_ref(), &press.folder()).await.expect("writes");
+    nightpress::report::write_reports(press.queue.as_ref(), &press.folder().into()).await.expect("writes");
     let usage = std::fs::read_to_string(press.folder().usage_csv()).expect("reads");
     let models: Vec<&str> = usage.lines().skip(1).filter_map(|line| line.split(',').nth(2)).collect();
     assert_eq!(models[..4], [flash.as_str(); 4], "who made the picture is not told");

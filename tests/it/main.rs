@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test panics when it fails")]
 
 mod batch;
+mod bucket;
 mod crash;
 mod house;
 #[cfg(all(unix, debug_assertions))]
@@ -18,5 +19,7 @@ mod press;
 mod program;
 mod raw;
 mod readme;
+#[path = "../support/s3.rs"]
+mod s3;
 mod watched;
 mod words;

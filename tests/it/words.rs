@@ -56,7 +56,7 @@ async fn what_changes_the_queue_tells_scripts_what_it_did() {
     desk.run(&["run", "m.jsonl"]).await.ended(1);
     let files = ["out/m/usage.csv", "out/m/attempts.csv", "out/m/summary.json"];
     let seen = desk.run(&["report", "--json"]).await.ended(0);
-    assert_eq!(object(&seen), json!({"folder": "out/m", "files": files}));
+    assert_eq!(object(&seen), json!({"folder": "out/m", "results": "out/m", "files": files}));
     let seen = desk.run(&["retry", "j00", "--refused", "--json"]).await.ended(0);
     assert_eq!(object(&seen), json!({"folder": "out/m", "pending": 2, "paid_again": ["j00"]}));
     let seen = desk.run(&["cancel", "--all", "--json"]).await.ended(0);

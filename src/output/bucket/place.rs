@@ -56,20 +56,16 @@ impl Bucket {
                     crash_point(CrashPoint::Linked);
                     return Ok(Published::Done);
                 }
-                Copied::Taken if self.matches(target, content).await? => return Ok(Published::Done),
-                Copied::Taken => match ours {
-                    Some(old) if self.matches(target, old).await? => {
-                        if self.replace(staged, target).await? == Copied::Done {
-                            crash_point(CrashPoint::Replaced);
-                            return Ok(Published::Done);
-                        }
-                    }
-                    _ if self.size(target).await?.is_some() => return Ok(Published::Occupied),
-                    // Who had the name gave it up at this moment.
-                    _ => {}
-                },
-                Copied::NoSource if self.matches(target, content).await? => return Ok(Published::Done),
+                // A crash came between the copy and its record, or the step is run once more.
+                Copied::Taken | Copied::NoSource if self.matches(target, content).await? => {
+                    return Ok(Published::Done);
+                }
                 Copied::NoSource => self.stage_late(planned, staged).await?,
+                Copied::Taken => {
+                    if let Some(placed) = self.place_where_taken(staged, (target, ours)).await? {
+                        return Ok(placed);
+                    }
+                }
             }
         }
         let error = StoreError::Failed {
@@ -79,6 +75,25 @@ impl Bucket {
             why: "what stands there changed again and again".to_owned(),
         };
         Err(error.into())
+    }
+
+    /// Replaces what has the name, if it is ours. `None` when that has changed just now.
+    async fn place_where_taken(
+        &self,
+        staged: &Path,
+        (target, ours): (&Path, Option<Record>),
+    ) -> Result<Option<Published>, PublishError> {
+        if let Some(old) = ours
+            && self.matches(target, old).await?
+        {
+            let is_done = self.replace(staged, target).await? == Copied::Done;
+            if is_done {
+                crash_point(CrashPoint::Replaced);
+            }
+            return Ok(is_done.then_some(Published::Done));
+        }
+        // Or who had the name gave it up at this moment.
+        Ok(self.size(target).await?.map(|_| Published::Occupied))
     }
 
     /// The upload had failed when the answer was settled: its bytes are in the spool of the machine that made

@@ -108,16 +108,12 @@ impl Bucket {
                     return Err(error);
                 }
             };
-            match rest {
-                Some(rest) => {
-                    source = rest;
-                    object.part(block).await?;
-                }
-                None => {
-                    object.held = block;
-                    return object.finish().await;
-                }
-            }
+            let Some(rest) = rest else {
+                object.held = block;
+                return object.finish().await;
+            };
+            source = rest;
+            object.part(block).await?;
         }
     }
 }

@@ -65,7 +65,7 @@ async fn step(step: Step) {
         Ok(()) => sleep(after).await,
         Err(panic) if panic.is::<Died>() => {
             world.dies(only.expect("it was armed"), "in a step on the disk");
-            pending().await
+            pending::<()>().await;
         }
         Err(panic) => resume_unwind(panic),
     }

@@ -60,7 +60,7 @@ async fn a_newer_schema_and_a_foreign_one_are_left_alone() {
         .unwrap();
     for access in [Access::Create, Access::Existing, Access::ReadOnly] {
         let newer = schema.open_as("default", access, Identity::AsItIs).await;
-        let Err(error @ QueueError::NewerSchema { found: 99, known: 1, .. }) = newer else {
+        let Err(error @ QueueError::NewerSchema { found: 99, known: 2, .. }) = newer else {
             panic!("{newer:?}")
         };
         assert!(error.to_string().contains("use the newer nightpress"), "{error}");

@@ -1,0 +1,233 @@
+//! Results in a bucket: the real program against a store that speaks S3.
+
+use std::collections::BTreeSet;
+use std::process::Child;
+
+use axum::http::Method;
+use nightpress::job::{CRASH_AT, Digest};
+
+use crate::program::{Desk, Seen, manifest};
+use crate::s3::{self, Bucket, Refusal};
+
+const DENIED: &str = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+
+/// A desk whose programs find a bucket.
+struct Studio {
+    desk: Desk,
+    bucket: Bucket,
+}
+
+impl Studio {
+    async fn new(jobs: usize) -> Option<Self> {
+        let bucket = s3::bucket().await?;
+        let desk = Desk::new(vec![]).await;
+        desk.write("m.jsonl", &manifest(jobs));
+        Some(Self { desk, bucket })
+    }
+
+    fn start(&self, args: &[&str], env: &[(&str, &str)]) -> Child {
+        let mut command = self.desk.command(args);
+        self.bucket.dress(&mut command);
+        command.envs(env.iter().copied());
+        command.spawn().expect("starts")
+    }
+
+    async fn run(&self, args: &[&str]) -> Seen {
+        self.desk.finish(self.start(args, &[])).await
+    }
+
+    /// The program with its results in the bucket, under `spring/`.
+    async fn print(&self) -> Seen {
+        self.run(&["run", "m.jsonl", "-o", &self.bucket.url("spring/")]).await
+    }
+
+    async fn keys(&self, folder: &str) -> Vec<String> {
+        let keys = self.bucket.keys().await;
+        keys.into_iter().filter_map(|key| Some(key.strip_prefix(folder)?.to_owned())).collect()
+    }
+
+    /// Whatever stands among the results came whole from the server, once, and nothing else is left.
+    async fn check(&self, images: usize) {
+        let sent: Vec<Digest> =
+            self.desk.simulator.log().entries.into_iter().flat_map(|entry| entry.images).collect();
+        let keys = self.keys("spring/images/").await;
+        assert_eq!(keys.len(), images, "{keys:?}");
+        let mut seen = BTreeSet::new();
+        for key in &keys {
+            let digest = Digest::of(&self.bucket.content(&format!("spring/images/{key}")).await);
+            assert!(sent.contains(&digest), "{key} is foreign or torn");
+            assert!(seen.insert(digest), "{key} is there twice");
+        }
+        assert_eq!(self.keys("spring/.spool/").await, Vec::<String>::new());
+        assert_eq!(self.bucket.unfinished().await, 0, "parts of an upload are left");
+    }
+}
+
+fn refusal(method: Method, what: &'static str, times: usize, status: u16) -> Refusal {
+    Refusal { method, what, times, status, body: DENIED }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_and_reports_go_to_the_bucket_and_the_queue_stays_here() {
+    let Some(at) = Studio::new(5).await else { return };
+    let url = at.bucket.url("spring");
+    at.print().await.ended(0).says(&format!("look at: {url}/images/"));
+    at.check(5).await;
+    assert_eq!(at.keys("spring/").await.len(), 8, "five images and three reports");
+    let usage = at.bucket.text("spring/usage.csv").await;
+    assert_eq!(usage.matches(",succeeded,").count(), 5, "{usage}");
+    assert!(at.desk.path("out/spring/queue.db").exists());
+    assert!(!at.desk.path("out/spring/images").exists() && !at.desk.path("out/spring/usage.csv").exists());
+    // The same again, by its address and by nothing: the folder remembers.
+    at.print().await.ended(0);
+    at.run(&["work"]).await.ended(0);
+    at.run(&["status"]).await.ended(0).says(&url);
+    assert_eq!(at.desk.sent(), 5, "a job was paid again");
+    let before = at.bucket.content("spring/attempts.csv").await;
+    at.bucket.delete("spring/attempts.csv").await;
+    at.run(&["report", "-o", &url]).await.ended(0).says(&format!("{url}/attempts.csv"));
+    assert_eq!(at.bucket.content("spring/attempts.csv").await, before);
+    let elsewhere = at.bucket.url("autumn/spring");
+    at.run(&["run", "m.jsonl", "-o", &elsewhere]).await.ended(2).says(&url);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_dies_at_any_step_leaves_nothing_torn_and_what_was_paid_is_not_paid_again() {
+    // Where it dies, and how many answers were on their way or not yet in the bucket's spool: they are lost.
+    let points = [
+        "spool_folder_synced:2",
+        "before_settle:2",
+        "settle_committed:2",
+        "before_link:2",
+        "linked:2",
+        "placed:2",
+        "published_committed:2",
+        "worker_retired:1",
+        "report_written:2",
+    ];
+    for point in points {
+        let Some(at) = Studio::new(6).await else { return };
+        let url = at.bucket.url("spring");
+        let args = ["run", "m.jsonl", "-o", &url, "--concurrency", "1"];
+        let died = at.desk.finish(at.start(&args, &[(CRASH_AT, point)])).await;
+        assert_eq!(died.code, None, "{point}: {}", died.err);
+        let settled = matches!(point.split(':').next(), Some(name) if !["spool_folder_synced", "before_settle"].contains(&name));
+        if settled {
+            // The machine's disk is gone, but for the lock that tells that its worker is dead.
+            for token in std::fs::read_dir(at.desk.path("out/spring/spool")).expect("lists").flatten() {
+                for file in std::fs::read_dir(token.path()).expect("lists").flatten() {
+                    std::fs::remove_file(file.path()).expect("removes");
+                }
+            }
+        }
+        at.print().await.ended(0);
+        at.check(6).await;
+        let lost = usize::from(!settled);
+        assert_eq!(at.desk.sent(), 6 + lost, "{point}: requests");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_object_is_left_alone_and_a_changed_job_replaces_its_own() {
+    let Some(at) = Studio::new(2).await else { return };
+    for extension in ["png", "jpg", "webp"] {
+        at.bucket.put(&format!("spring/images/j00.{extension}"), b"a person's own").await;
+    }
+    // Objects without a queue are a queue that was lost, unless that is said otherwise.
+    at.print().await.ended(2).says("has lost its queue");
+    for extension in ["png", "jpg", "webp"] {
+        at.bucket.delete(&format!("spring/images/j00.{extension}")).await;
+    }
+    at.run(&["load", "m.jsonl", "-o", &at.bucket.url("spring")]).await.ended(0);
+    at.run(&["run", "m.jsonl", "-o", &at.bucket.url("spring"), "--job", "j01"]).await.ended(0);
+    for extension in ["png", "jpg", "webp"] {
+        at.bucket.put(&format!("spring/images/j00.{extension}"), b"a person's own").await;
+    }
+    at.print().await.ended(0);
+    let keys = at.keys("spring/images/").await;
+    assert_eq!(keys.len(), 5, "{keys:?}");
+    assert!(keys.iter().any(|key| key.starts_with("j00-2.")), "{keys:?}");
+    for extension in ["png", "jpg", "webp"] {
+        assert_eq!(at.bucket.content(&format!("spring/images/j00.{extension}")).await, b"a person's own");
+    }
+    let mine = keys.iter().find(|key| key.starts_with("j01.")).expect("there").clone();
+    let old = at.bucket.content(&format!("spring/images/{mine}")).await;
+    at.desk.write("m.jsonl", &manifest(2).replace("number 1", "number one"));
+    at.print().await.ended(0);
+    let new = at.bucket.content(&format!("spring/images/{mine}")).await;
+    assert_ne!(old, new);
+    assert_eq!((at.keys("spring/images/").await.len(), at.desk.sent()), (5, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_result_moves_and_a_deleted_one_is_made_again_when_that_is_asked_for() {
+    let Some(at) = Studio::new(3).await else { return };
+    at.print().await.ended(0);
+    at.desk.write("m.jsonl", &manifest(3).replace("\"j01\",", "\"j01\", \"output\": \"new/name\","));
+    at.print().await.ended(0).says("1 file renamed");
+    let keys = at.keys("spring/images/").await;
+    assert!(keys.iter().any(|key| key.starts_with("new/name.")), "{keys:?}");
+    at.check(3).await;
+    assert_eq!(at.desk.sent(), 3, "a renaming costs nothing");
+    at.bucket.delete(&format!("spring/images/{}", keys[0])).await;
+    at.print().await.ended(0);
+    assert_eq!(at.desk.sent(), 3);
+    at.run(&["run", "m.jsonl", "-o", &at.bucket.url("spring"), "--repair"])
+        .await
+        .ended(0)
+        .says("1 of 3 results");
+    at.check(3).await;
+    assert_eq!(at.desk.sent(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_for_a_while_costs_nothing_but_time() {
+    let Some(at) = Studio::new(4).await else { return };
+    at.run(&["load", "m.jsonl", "-o", &at.bucket.url("spring")]).await.ended(0);
+    at.bucket.refuse(refusal(Method::PUT, "/images/", 3, 503));
+    at.bucket.refuse(refusal(Method::PUT, "-1$", 3, 503));
+    at.bucket.refuse(refusal(Method::POST, "/images/", 2, 500));
+    at.bucket.refuse(refusal(Method::DELETE, "-1$", 2, 503));
+    at.print().await.ended(0);
+    at.check(4).await;
+    assert_eq!(at.desk.sent(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_uploaded_waits_here_and_is_not_paid_again() {
+    let Some(at) = Studio::new(4).await else { return };
+    at.bucket.refuse(refusal(Method::PUT, "-1$", usize::MAX, 403));
+    let args = ["run", "m.jsonl", "-o", &at.bucket.url("spring"), "--concurrency", "2"];
+    let seen = at.run(&args).await.ended(3).says("AccessDenied").says("spool");
+    assert!(!seen.err.contains(s3::SECRET_KEY) && !seen.out.contains(s3::SECRET_KEY));
+    let paid = at.desk.sent();
+    assert!((1..=2).contains(&paid), "{paid} requests left after the store had failed");
+    assert_eq!(at.keys("spring/images/").await, Vec::<String>::new());
+    at.bucket.open();
+    at.print().await.ended(0);
+    at.check(4).await;
+    assert_eq!(at.desk.sent(), 4, "what was paid was paid again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_cannot_hold_results_is_told_before_anything_is_paid() {
+    let Some(at) = Studio::new(2).await else { return };
+    let missing = at.run(&["run", "m.jsonl", "-o", "s3://no-such-bucket/spring"]).await;
+    missing.ended(2).says("there is no bucket `no-such-bucket`");
+    at.run(&["run", "m.jsonl", "-o", "ftp://studio/spring"]).await.ended(2).says("s3://");
+    at.bucket.refuse(Refusal {
+        method: Method::PUT,
+        what: "",
+        times: 1,
+        status: 403,
+        body: "<Error><Code>InvalidAccessKeyId</Code><Message>It does not exist.</Message>\
+               <AWSAccessKeyId>AKIATHETESTSOWN</AWSAccessKeyId></Error>",
+    });
+    let denied = at.print().await.ended(2).says("InvalidAccessKeyId: It does not exist.").says("credentials");
+    assert!(!denied.err.contains(s3::SECRET_KEY) && !denied.err.contains(s3::ACCESS_KEY), "{}", denied.err);
+    at.bucket.open();
+    at.bucket.forget_conditions();
+    at.print().await.ended(2).says("cannot hold results").says("AWS_COPY_IF_NOT_EXISTS");
+    assert_eq!((at.desk.sent(), at.desk.path("out").exists()), (0, false));
+    assert_eq!(at.bucket.keys().await, Vec::<String>::new());
+}
