@@ -142,8 +142,9 @@ impl Command {
 /// Which run folder and whom it is for.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct FolderArgs {
-    /// The run folder itself; out/<manifest's stem> unless given.
-    #[arg(short = 'o', long = "output", value_name = "DIR")]
+    /// The run folder itself; out/<manifest's stem> unless given. Or a bucket for results and reports: s3://,
+    /// gs://, az:// or file:///.
+    #[arg(short = 'o', long = "output", value_name = "DIR|URL")]
     pub(super) output: Option<PathBuf>,
 }
 

@@ -4,9 +4,9 @@
 use anyhow::{Result, bail};
 
 use super::text;
-use crate::job::printable;
+use crate::job::{AttemptId, printable};
 use crate::output::Results;
-use crate::queue::Queue;
+use crate::queue::{Queue, QueueError};
 use crate::report::last_reported_attempt;
 
 /// Fails where the run folder or bucket tells of requests or results that `queue` does not know; `None` is a
@@ -18,7 +18,7 @@ pub(super) async fn check(queue: Option<&dyn Queue>, results: &Results) -> Resul
     };
     let reported = last_reported_attempt(results).await?;
     let at = printable(&results.to_string()).to_string();
-    let found = if reported > known {
+    let found = if reported > 0 && !knows(queue, reported).await? {
         format!("attempts.csv tells of {}", text::count(reported, "request"))
     } else if known == 0 && results.hold_images().await? {
         "there are files in images/".to_owned()
@@ -35,4 +35,12 @@ pub(super) async fn check(queue: Option<&dyn Queue>, results: &Results) -> Resul
          right queue.db back (with queue.db-wal, where there is one); or, to begin anew, use another folder with -o, \
          or move attempts.csv and images/ away"
     )
+}
+
+/// Whether the queue has the request with this number, or a later one. In a database the numbers are those of
+/// all batches together.
+async fn knows(queue: Option<&dyn Queue>, attempt: u64) -> Result<bool, QueueError> {
+    let Some(queue) = queue else { return Ok(false) };
+    let before = AttemptId(i64::try_from(attempt).unwrap_or(i64::MAX).saturating_sub(1));
+    Ok(!queue.attempts(None, Some(before), 1).await?.is_empty())
 }

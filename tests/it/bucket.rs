@@ -5,7 +5,9 @@ use std::process::Child;
 
 use axum::http::Method;
 use nightpress::job::{CRASH_AT, Digest};
+use nightpress::simulator::{Pictures, Scenario};
 
+use crate::postgres;
 use crate::program::{Desk, Seen, manifest};
 use crate::s3::{self, Bucket, Refusal};
 
@@ -230,4 +232,101 @@ async fn a_bucket_that_cannot_hold_results_is_told_before_anything_is_paid() {
     at.print().await.ended(2).says("cannot hold results").says("AWS_COPY_IF_NOT_EXISTS");
     assert_eq!((at.desk.sent(), at.desk.path("out").exists()), (0, false));
     assert_eq!(at.bucket.keys().await, Vec::<String>::new());
+}
+
+/// A database of the test's own; `None` where there is no PostgreSQL, which is told.
+fn database() -> Option<String> {
+    Some(postgres::shared()?.database(&postgres::unique("bucket")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_of_one_database_know_where_results_go() {
+    let (Some(at), Some(queue)) = (Studio::new(30).await, database()) else { return };
+    let url = at.bucket.url("spring");
+    let provider = ["--provider", "simulator", "--queue", &queue];
+    at.run(&[&["load", "m.jsonl", "-o", &url], &provider[..]].concat()).await.ended(0).says(&url);
+    let machines = ["one", "two"].map(|machine| {
+        std::fs::create_dir(at.desk.path(machine)).expect("creates");
+        let mut command = at.desk.command(&["work", "--queue", &queue]);
+        at.bucket.dress(&mut command);
+        command.current_dir(at.desk.path(machine)).spawn().expect("starts")
+    });
+    for machine in machines {
+        at.desk.finish(machine).await.ended(0);
+    }
+    at.check(30).await;
+    assert_eq!(at.desk.sent(), 30, "each job once");
+    let attempts = at.bucket.text("spring/attempts.csv").await;
+    assert_eq!(attempts.lines().count(), 31, "the last to end leaves the last word");
+    assert_eq!(at.bucket.text("spring/usage.csv").await.matches(",succeeded,").count(), 30);
+    at.run(&["status", "--queue", &queue]).await.ended(0).says(&url);
+    let other = at.bucket.url("autumn");
+    let refused = at.run(&["work", "--queue", &queue, "--batch", "spring", "-o", &other]).await;
+    refused.ended(2).says(&url).says("--batch");
+    // A batch whose results went into folders stays with them.
+    at.run(&[&["run", "m.jsonl", "-o", "here", "--first", "1"], &provider[..]].concat()).await.ended(0);
+    let late = [&["work", "--batch", "here", "-o", &other], &provider[2..]].concat();
+    at.run(&late).await.ended(2).says("run folder of each machine");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_machine_that_is_gone_was_paid_for_is_published_by_another() {
+    let (Some(at), Some(queue)) = (Studio::new(6).await, database()) else { return };
+    let url = at.bucket.url("spring");
+    let provider = ["--provider", "simulator", "--queue", &queue];
+    at.run(&[&["load", "m.jsonl", "-o", &url], &provider[..]].concat()).await.ended(0);
+    let machine = |name: &str, args: &[&str], env: &[(&str, &str)]| {
+        std::fs::create_dir(at.desk.path(name)).expect("creates");
+        let mut command = at.desk.command(&[&["work", "--queue", &queue], args].concat());
+        at.bucket.dress(&mut command);
+        command.envs(env.iter().copied()).current_dir(at.desk.path(name)).spawn().expect("starts")
+    };
+    // One answer is settled and not published, another one may be on its way.
+    let died = machine("gone", &["--concurrency", "1"], &[(CRASH_AT, "settle_committed:2")]);
+    assert_eq!(at.desk.finish(died).await.code, None);
+    std::fs::remove_dir_all(at.desk.path("gone")).expect("removes");
+    assert_eq!(at.keys("spring/.spool/").await.len(), 1);
+    let heir = machine("heir", &["--forever"], &[]);
+    // It judges nobody before it was there itself for half a minute.
+    while at.keys("spring/images/").await.len() < 6 || !at.keys("spring/.spool/").await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let pid = heir.id().to_string();
+    let told = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("runs kill");
+    assert!(told.success());
+    at.desk.finish(heir).await.ended(0);
+    at.check(6).await;
+    assert_eq!(at.desk.sent(), 6, "what was paid was paid again");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_picture_is_never_held_as_a_whole() {
+    const PICTURE_BYTES: u64 = 40 << 20;
+    /// What the program has by itself, a part of the upload, and the store's copy of it.
+    const MEMORY_KIB_MAX: u64 = 70 << 10;
+    let Some(bucket) = s3::bucket().await else { return };
+    let desk = Desk::of(Scenario {
+        pictures: Pictures { bytes: Some(PICTURE_BYTES), tiny: true, ..Pictures::default() },
+        ..Scenario::default()
+    });
+    let at = Studio { desk: desk.await, bucket };
+    at.desk.write("m.jsonl", &manifest(2));
+    let args = ["run", "m.jsonl", "-o", &at.bucket.url("spring"), "--concurrency", "1"];
+    let mut child = at.start(&args, &[]);
+    let status = format!("/proc/{}/status", child.id());
+    let mut most = 0;
+    while child.try_wait().expect("asks").is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().split(' ').next()?.parse().ok());
+        most = most.max(line.unwrap_or(0));
+        tokio::task::yield_now().await;
+    }
+    at.desk.finish(child).await.ended(0);
+    at.check(2).await;
+    let key = format!("spring/images/{}", at.keys("spring/images/").await[0]);
+    assert!(at.bucket.content(&key).await.len() as u64 >= PICTURE_BYTES);
+    assert!(most > 0 && most < MEMORY_KIB_MAX, "{most} KiB");
 }

@@ -58,7 +58,7 @@ async fn batches_are_chosen_by_name_and_a_run_resumes_its_own() {
     desk.write("a.jsonl", &manifest(3));
     desk.write("b.jsonl", &manifest(2));
     let queue = ["--provider", "simulator", "--queue", &url];
-    for (manifest, sent) in [("a.jsonl", 3), ("b.jsonl", 5), ("a.jsonl", 5)] {
+    for (manifest, sent) in [("a.jsonl", 3), ("b.jsonl", 5), ("a.jsonl", 5), ("b.jsonl", 5)] {
         desk.run(&[&["run", manifest], &queue[..]].concat()).await.ended(0);
         assert_eq!(desk.sent(), sent);
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use nightpress::simulator::{Fault, FaultRule, Simulator, SimulatorConfig};
+use nightpress::simulator::{Fault, FaultRule, Scenario, Simulator, SimulatorConfig};
 
 use crate::press::{KEY, scenario};
 
@@ -16,7 +16,11 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) async fn new(faults: Vec<FaultRule>) -> Self {
-        let config = SimulatorConfig { scenario: scenario(faults), ..SimulatorConfig::default() };
+        Self::of(scenario(faults)).await
+    }
+
+    pub(crate) async fn of(scenario: Scenario) -> Self {
+        let config = SimulatorConfig { scenario, ..SimulatorConfig::default() };
         let simulator = Simulator::start(config).await.expect("starts");
         Self { dir: tempfile::tempdir().expect("temp dir"), simulator }
     }

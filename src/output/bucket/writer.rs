@@ -2,6 +2,7 @@
 
 use std::path::Path as LocalPath;
 
+use bytes::{Bytes, BytesMut};
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStoreExt as _, PutPayload};
 
@@ -18,13 +19,13 @@ const _: () = assert!(PART_BYTES <= HELD_BYTES_MAX, "no upload would ever begin"
 pub struct NewObject {
     bucket: Bucket,
     path: Path,
-    held: Vec<u8>,
+    held: BytesMut,
     parts: Option<Box<dyn MultipartUpload>>,
 }
 
 impl NewObject {
     pub(super) fn new(bucket: Bucket, path: Path) -> Self {
-        Self { bucket, path, held: Vec::new(), parts: None }
+        Self { bucket, path, held: BytesMut::new(), parts: None }
     }
 
     /// Adds bytes. Not cancel-safe: a dropped call leaves a part behind that no object has.
@@ -34,15 +35,16 @@ impl NewObject {
             self.held.extend_from_slice(now);
             bytes = later;
             if self.held.len() == PART_BYTES {
-                let part = std::mem::take(&mut self.held);
-                self.part(part).await?;
+                let part = std::mem::take(&mut self.held).freeze();
+                self.held = self.part(part).await?;
             }
         }
         Ok(())
     }
 
-    /// Sends a part, of which all but the last are of one size. What was begun is given up on an error.
-    async fn part(&mut self, bytes: Vec<u8>) -> Result<(), StoreError> {
+    /// Sends a part, of which all but the last are of one size, and gives its memory back. What was begun is
+    /// given up on an error.
+    async fn part(&mut self, bytes: Bytes) -> Result<BytesMut, StoreError> {
         let failed = self.bucket.failed("write", &self.path);
         let mut parts = match self.parts.take() {
             Some(parts) => parts,
@@ -51,17 +53,19 @@ impl NewObject {
                 Err(error) => return Err(failed(error)),
             },
         };
-        if let Err(error) = parts.put_part(PutPayload::from(bytes)).await {
+        if let Err(error) = parts.put_part(PutPayload::from(bytes.clone())).await {
             give_up(parts).await;
             return Err(failed(error));
         }
         self.parts = Some(parts);
-        Ok(())
+        let mut spare = bytes.try_into_mut().unwrap_or_default();
+        spare.clear();
+        Ok(spare)
     }
 
     /// Makes the object what was written, in place of what stood there.
     pub async fn finish(mut self) -> Result<(), StoreError> {
-        let rest = std::mem::take(&mut self.held);
+        let rest = std::mem::take(&mut self.held).freeze();
         if self.parts.is_none() {
             let put = self.bucket.store().put(&self.path, PutPayload::from(rest)).await;
             return put.map(drop).map_err(self.bucket.failed("write", &self.path));
@@ -100,8 +104,9 @@ impl Bucket {
         // Never closed, so there is always a turn.
         let _share = self.0.held.acquire_many(u32::try_from(share).unwrap_or(u32::MAX)).await.ok();
         let mut object = NewObject::new(self.clone(), to.clone());
+        let mut spare = BytesMut::new();
         loop {
-            let (block, rest) = match source.next().await {
+            let (block, rest) = match source.next(spare).await {
                 Ok(read) => read,
                 Err(error) => {
                     object.discard().await;
@@ -113,7 +118,7 @@ impl Bucket {
                 return object.finish().await;
             };
             source = rest;
-            object.part(block).await?;
+            spare = object.part(block.freeze()).await?;
         }
     }
 }
@@ -137,12 +142,12 @@ impl Source {
         .await
     }
 
-    /// The next block, and the rest of the file if there is one.
-    async fn next(mut self) -> Result<(Vec<u8>, Option<Self>), StoreError> {
+    /// The next block, in this memory, and the rest of the file if there is one.
+    async fn next(mut self, mut block: BytesMut) -> Result<(BytesMut, Option<Self>), StoreError> {
         off_thread(self.path.clone(), move || {
             use std::io::Read as _;
             let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(PART_BYTES);
-            let mut block = vec![0; wanted];
+            block.resize(wanted, 0);
             self.file.read_exact(&mut block)?;
             self.left -= wanted as u64;
             Ok((block, Some(self).filter(|rest| rest.left > 0)))
