@@ -100,9 +100,9 @@ impl Bucket {
     /// Copies a file of this machine into the store, read in blocks off the async threads.
     pub(super) async fn upload(&self, from: &LocalPath, to: &Path) -> Result<(), StoreError> {
         let mut source = Source::open(from).await?;
-        let share = source.bytes.min(PART_BYTES as u64).div_ceil(PERMIT_BYTES as u64).max(1);
+        let permits = source.bytes.min(PART_BYTES as u64).div_ceil(PERMIT_BYTES as u64).max(1);
         // Never closed, so there is always a turn.
-        let _share = self.0.held.acquire_many(u32::try_from(share).unwrap_or(u32::MAX)).await.ok();
+        let _turn = self.0.held.acquire_many(u32::try_from(permits).unwrap_or(u32::MAX)).await.ok();
         let mut object = NewObject::new(self.clone(), to.clone());
         let mut spare = BytesMut::new();
         loop {
