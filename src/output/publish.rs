@@ -79,7 +79,7 @@ pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error
     move |source| PublishError::Io { what, path, source }
 }
 
-/// What became of a call to [`publish`].
+/// What became of a file that was to get its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
     /// The file stands under its name, durable.

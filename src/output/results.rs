@@ -75,8 +75,8 @@ impl Results {
         }
     }
 
-    /// Puts a planned file under `images/name`, durable, and not over a file that is not ours: see
-    /// [`publish::publish`].
+    /// Puts a planned file under `images/name`, durable. What stands there already is left alone, unless it has
+    /// the content of the planned file or that of `ours`, a file that this one replaces.
     pub async fn publish(
         &self,
         planned: &PlannedOutput,
@@ -112,7 +112,7 @@ impl Results {
         }
     }
 
-    /// Gives a published file another name: see [`publish::rename_published`].
+    /// Gives a published file another name, unless that is taken; done already when the file has it.
     pub async fn rename(&self, names: (&str, &str), record: Record) -> Result<Published, PublishError> {
         match self {
             Self::Folder(folder) => {
