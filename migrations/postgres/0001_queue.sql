@@ -35,6 +35,7 @@ CREATE TABLE worker (
     pid          bigint NOT NULL,
     started_at   bigint NOT NULL,
     heartbeat_at bigint NOT NULL,
+    draining     boolean NOT NULL DEFAULT false, -- a person wants it to end: it claims nothing more
     steady_since bigint NOT NULL,  -- since when its heartbeats came without a gap: who was away judges nobody
     ended_at     bigint,           -- in order, or when it was found dead
     dead         boolean NOT NULL DEFAULT false

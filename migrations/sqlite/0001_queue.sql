@@ -27,6 +27,7 @@ CREATE TABLE worker (
     pid          INTEGER NOT NULL,
     started_at   INTEGER NOT NULL,
     heartbeat_at INTEGER NOT NULL,
+    draining     INTEGER NOT NULL DEFAULT 0, -- a person wants it to end: it claims nothing more
     ended_at     INTEGER,          -- in order, or when it was found dead
     dead         INTEGER NOT NULL DEFAULT 0
 ) STRICT;

@@ -107,6 +107,12 @@ Examples:
   nightpress cancel hero cover
   nightpress cancel --all")]
     Cancel(CancelArgs),
+    /// Who works on a queue: machine, version, since when, how many jobs; `drain HOST` asks them to end.
+    #[command(after_help = "\
+Examples:
+  nightpress workers --queue postgres://…
+  nightpress workers drain blue-1 --queue postgres://…    what runs there is finished, nothing more is claimed")]
+    Workers(WorkersArgs),
     /// Rebuild usage.csv, attempts.csv and summary.json from the queue.
     #[command(after_help = "\
 Example:
@@ -134,7 +140,12 @@ impl Command {
     pub(super) const fn only_shows(&self) -> bool {
         matches!(
             self,
-            Self::Plan(_) | Self::Status(_) | Self::Jobs(_) | Self::Show(_) | Self::Completions { .. }
+            Self::Plan(_)
+                | Self::Status(_)
+                | Self::Jobs(_)
+                | Self::Show(_)
+                | Self::Completions { .. }
+                | Self::Workers(WorkersArgs { command: None, .. })
         )
     }
 }
@@ -545,6 +556,32 @@ pub(super) struct CancelArgs {
     /// One JSON object.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// `workers`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct WorkersArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<WorkersCommand>,
+    #[command(flatten)]
+    pub(super) folder: FolderArgs,
+    #[command(flatten)]
+    pub(super) queue: QueueOptions,
+    /// One JSON object.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+/// What is done with workers.
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum WorkersCommand {
+    /// Ask all workers of a machine to end: what runs is finished, nothing more is claimed. They hear of it within
+    /// seconds. One that starts later works: stop what starts it first.
+    Drain {
+        /// The machine, as `workers` and `status` call it.
+        #[arg(value_name = "HOST")]
+        host: String,
+    },
 }
 
 /// `report`.

@@ -14,6 +14,7 @@ mod board;
 mod closing;
 mod commands;
 mod config;
+mod crew;
 mod destination;
 mod exit;
 mod folder;
@@ -102,6 +103,7 @@ async fn command(cli: Cli, session: Session) -> Result<Exit> {
         Command::Show(args) => commands::show::run(session, args).await,
         Command::Retry(args) => commands::retry::run(session, args).await,
         Command::Cancel(args) => commands::cancel::run(session, args).await,
+        Command::Workers(args) => commands::workers::run(session, args).await,
         Command::Report(args) => commands::report::run(session, args).await,
         Command::Simulate(args) => commands::simulate::run(session, args).await,
         Command::Completions { shell } => commands::completions::run(&session, shell),

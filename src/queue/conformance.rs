@@ -79,6 +79,7 @@ macro_rules! conformance_suite {
                 a_lost_attempt_can_be_held
                 settled_answers_are_published_by_the_heir
                 a_dead_worker_has_lost_everything
+                a_machine_is_drained_once_and_for_all_its_workers
                 a_worker_with_leases_does_not_retire
                 rescued_jobs_queue_behind_untried_ones
                 a_job_that_was_lost_three_times_is_handed_out_alone

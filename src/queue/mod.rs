@@ -163,6 +163,10 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// Workers that have not ended in order.
     async fn workers(&self) -> Result<Vec<WorkerRow>, QueueError>;
 
+    /// Wants all workers of this machine to end; each hears of it with its next heartbeat. Returns how many
+    /// there are. One that begins later is none of them.
+    async fn drain(&self, host: &str) -> Result<u64, QueueError>;
+
     /// Takes over everything that dead workers left behind. Their attempts that were not settled
     /// become `lost` and the jobs `pending` or `held` by the policy; instead of `pending`, a job that was
     /// lost [`LOST_ALONE_MAX`] times while it ran alone is `failed` with the error `poison`. Jobs whose answer was settled

@@ -240,6 +240,10 @@ pub struct WorkerRow {
     pub host: String,
     /// For people only.
     pub pid: u32,
+    /// The program's version.
+    pub version: String,
+    /// A person wants it to end: see [`super::Queue::drain`].
+    pub draining: bool,
     /// When it began.
     pub started_at: Timestamp,
     /// When it was last heard of.

@@ -293,6 +293,8 @@ pub struct Beat {
     pub cancelled: Vec<(JobId, Epoch)>,
     /// The worker itself was declared dead: all its leases are lost.
     pub declared_dead: bool,
+    /// A person wants it to finish what it has and to claim nothing more.
+    pub draining: bool,
 }
 
 /// What becomes of a job whose attempt was lost.

@@ -517,6 +517,9 @@ impl<'a> Dispatcher<'a> {
         if beat.declared_dead {
             return Err(WorkError::DeclaredDead);
         }
+        if beat.draining {
+            self.drain(Ending::Stopped(Stop::Drained), None);
+        }
         self.note_lanes().await?;
         let rescued = rescue(self.work, self.worker, &mut self.blocked).await;
         self.unless_paused(rescued).map(drop)

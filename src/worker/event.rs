@@ -102,6 +102,11 @@ pub enum Ending {
 /// Why a run stopped with jobs left.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
+    /// A person asked for it.
+    #[error(
+        "this machine's workers were asked to end (`nightpress workers drain`); run the same command to go on"
+    )]
+    Drained,
     /// The account has no money.
     #[error("{0}")]
     MoneyOut(String),

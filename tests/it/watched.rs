@@ -61,3 +61,29 @@ async fn a_taken_port_is_told_and_nothing_is_sent() {
     assert_eq!(desk.sent(), 0);
     desk.run(&["run", "m.jsonl", "--listen", "here"]).await.ended(2).says("such as 127.0.0.1:9464");
 }
+
+#[tokio::test]
+async fn a_machine_that_is_drained_finishes_what_runs_and_claims_nothing_more() {
+    let desk = Desk::new(vec![FaultRule::always(Fault::StallBefore)]).await;
+    desk.write("m.jsonl", &manifest(9));
+    let args = ["run", "m.jsonl", "--concurrency", "1", "--idle-timeout", "4s"];
+    let child = desk.command(&args).spawn().expect("starts");
+    desk.requests(1).await;
+    let listed = desk.run(&["workers", "--json"]).await.ended(0);
+    let listed: serde_json::Value = serde_json::from_str(&listed.out).expect("JSON");
+    let worker = &listed["workers"][0];
+    assert_eq!(
+        (worker["running"].as_u64(), worker["draining"].as_bool()),
+        (Some(1), Some(false)),
+        "{listed}"
+    );
+    let host = worker["host"].as_str().expect("a name");
+    let other = format!("not-{host}");
+    desk.run(&["workers", "drain", &other]).await.ended(2).says("no worker runs on").says(host);
+    desk.run(&["workers", "drain", host]).await.ended(0).says("1 worker on");
+    desk.run(&["status"]).await.ended(0).says("1 running, draining");
+    desk.finish(child).await.ended(3).says("asked to end (`nightpress workers drain`)");
+    assert_eq!(desk.sent(), 1, "it claimed nothing after its next heartbeat");
+    desk.run(&["workers"]).await.ended(0).says("nobody works on it");
+    desk.run(&["workers", "drain", host]).await.ended(2).says("nobody works on it");
+}

@@ -12,3 +12,4 @@ pub(super) mod show;
 pub(super) mod simulate;
 pub(super) mod status;
 pub(super) mod work;
+pub(super) mod workers;

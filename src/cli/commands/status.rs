@@ -8,19 +8,18 @@ use serde_json::json;
 
 use crate::cli::args::StatusArgs;
 use crate::cli::closing::cost_line;
+use crate::cli::crew;
 use crate::cli::exit::Exit;
 use crate::cli::lane_line::{self, Shown};
 use crate::cli::session::Session;
 use crate::cli::signals::Signals;
 use crate::cli::text;
 use crate::job::{AttemptId, AttemptOutcome, Clock, JobState, Timestamp, printable};
-use crate::output::{Results, RunFolder, worker_is_dead};
+use crate::output::{Results, RunFolder};
 use crate::queue::sqlite::Access;
 use crate::queue::{LaneStateRow, Left, Queue, QueueError, Scope, Tally, WorkerRow};
 use crate::report::Summary;
 
-/// A worker that was not heard of for so long is not counted, as the clocks of two machines may differ.
-const SILENT: Duration = Duration::from_secs(60);
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// The rate is that of the last so many requests.
 const RECENT_ATTEMPTS: u32 = 200;
@@ -31,8 +30,8 @@ const RECENT: Duration = Duration::from_secs(300);
 struct Look {
     tally: Tally,
     left: Left,
-    /// Processes that have not ended in order.
-    workers: usize,
+    /// Those that live.
+    workers: Vec<WorkerRow>,
     images_per_minute: Option<f64>,
     time_left: Option<Duration>,
     /// Of the workers that live.
@@ -91,7 +90,7 @@ async fn show(
                 "ready": look.left.ready, "snoozed": look.left.snoozed, "waiting": look.left.waiting,
                 "running": look.left.running, "held": look.left.held,
             },
-            "workers": look.workers,
+            "workers": look.workers.iter().map(crew::json).collect::<Vec<_>>(),
             "images_per_minute": look.images_per_minute,
             "seconds_left_estimate": look.time_left.map(|left| left.as_secs()),
             "lanes": look.lanes.iter().map(lane_json).collect::<Vec<_>>(),
@@ -111,21 +110,10 @@ impl Look {
     async fn take(queue: &dyn Queue, folder: &RunFolder, clock: &dyn Clock) -> Result<Self, QueueError> {
         let tally = queue.tally().await?;
         let left = queue.left(&Scope::default()).await?;
-        // One that died is listed until the next run takes over what it had. Of another machine's worker
-        // there is only its heartbeat to go by.
-        let lives = |worker: &WorkerRow| {
-            if queue.spans_machines() {
-                clock.now().since(worker.heartbeat_at) < SILENT
-            } else {
-                !worker_is_dead(&folder.spool(), &worker.token).unwrap_or(false)
-            }
-        };
-        let mut alive = queue.workers().await?;
-        alive.retain(lives);
+        let workers = crew::living(queue, folder, clock).await?;
         let mut lanes = queue.lane_states().await?;
-        lanes.retain(|lane| alive.iter().any(|worker| worker.worker == lane.worker));
-        let workers = alive.len();
-        let rates = if workers == 0 { None } else { rates(queue, &tally, clock).await? };
+        lanes.retain(|lane| workers.iter().any(|worker| worker.worker == lane.worker));
+        let rates = if workers.is_empty() { None } else { rates(queue, &tally, clock).await? };
         let to_do = left.ready + left.snoozed + left.waiting + left.running;
         let time_left = rates.filter(|_| to_do > 0).and_then(|rates| {
             text::time_left(to_do, rates.jobs, lanes.iter().map(|lane| lane.state.per_minute))
@@ -165,12 +153,12 @@ impl Look {
             lines.push(format!("{rate:.1} images/min{left}"));
         }
         lines.push(cost_line(tally.cost, tally.cost_at_most));
-        let workers = u64::try_from(self.workers).unwrap_or(u64::MAX);
-        lines.push(if workers == 0 {
-            "nobody works on it".to_owned()
+        if self.workers.is_empty() {
+            lines.push("nobody works on it".to_owned());
         } else {
-            text::count(workers, "worker")
-        });
+            lines.push(text::count(self.workers.len() as u64, "worker"));
+            lines.extend(self.workers.iter().map(|worker| format!("  {}", crew::line(worker, self.now))));
+        }
         lines.extend(self.lanes.iter().map(|lane| format!("  {}", self.lane_line(lane))));
         lines
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::job::{AttemptOutcome, JobState, Micros};
 use crate::queue::{
-    Claim, Company, LOST_ALONE_MAX, LOST_UNTIL_ALONE, LostPolicy, Next, QueueError, Selection,
+    Claim, Company, LOST_ALONE_MAX, LOST_UNTIL_ALONE, LostPolicy, Next, QueueError, Selection, WorkerStart,
 };
 
 use super::world::{Bench, RESERVED, World, jobs, lost, picture};
@@ -76,6 +76,31 @@ pub(in crate::queue) async fn a_dead_worker_has_lost_everything(bench: &dyn Benc
     let rescued = heir.queue.rescue(&[heir.worker], world.worker, LostPolicy::Retry).await;
     assert!(matches!(rescued, Err(QueueError::DeclaredDead(_))));
     assert!(!heir.queue.heartbeat(heir.worker).await.unwrap().declared_dead, "and nothing was changed");
+}
+
+pub(in crate::queue) async fn a_machine_is_drained_once_and_for_all_its_workers(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    let other = world.beside(bench).await;
+    let host = |worker| WorkerStart {
+        run: world.run,
+        token: format!("w-{worker}"),
+        host: "blue".to_owned(),
+        pid: 7,
+    };
+    let blue = world.queue.register_worker(host(1)).await.unwrap();
+    assert_eq!(world.queue.drain("green").await.unwrap(), 0, "nobody is there");
+    assert_eq!(other.queue.drain("blue").await.unwrap(), 1);
+    assert_eq!(other.queue.drain("blue").await.unwrap(), 1, "again is no other");
+    assert!(world.queue.heartbeat(blue).await.unwrap().draining);
+    assert!(!world.queue.heartbeat(world.worker).await.unwrap().draining);
+    let later = world.queue.register_worker(host(2)).await.unwrap();
+    assert!(!world.queue.heartbeat(later).await.unwrap().draining, "it began later");
+    let rows = world.queue.workers().await.unwrap();
+    let of_blue: Vec<_> = rows.iter().filter(|row| row.host == "blue").collect();
+    assert_eq!(of_blue.iter().map(|row| row.draining).collect::<Vec<_>>(), [true, false]);
+    assert!(rows.iter().all(|row| !row.version.is_empty()), "{rows:?}");
+    world.queue.retire_worker(blue).await.unwrap();
+    assert_eq!(world.queue.drain("blue").await.unwrap(), 1, "who has ended is not counted");
 }
 
 pub(in crate::queue) async fn a_worker_with_leases_does_not_retire(bench: &dyn Bench) {

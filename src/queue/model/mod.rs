@@ -161,6 +161,10 @@ impl Queue for ModelQueue {
         self.with(|rows, _| rows.published(job, epoch))
     }
 
+    async fn drain(&self, host: &str) -> Result<u64, QueueError> {
+        self.with(|rows, _| Ok(rows.drain(host)))
+    }
+
     async fn heartbeat(&self, worker: WorkerId) -> Result<Beat, QueueError> {
         self.with(|rows, now| Ok(rows.heartbeat(worker, now)))
     }

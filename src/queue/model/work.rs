@@ -42,6 +42,12 @@ impl Rows {
             token: start.token,
             host: start.host,
             pid: start.pid,
+            version: self
+                .runs
+                .iter()
+                .find(|run| run.run == start.run)
+                .map_or_else(String::new, |run| run.version.clone()),
+            draining: false,
             started_at: now,
             heartbeat_at: now,
             running: 0,
@@ -110,15 +116,21 @@ impl Rows {
         rows
     }
 
+    pub(super) fn drain(&mut self, host: &str) -> u64 {
+        let here = self.workers.iter_mut().filter(|one| !one.ended && one.row.host == host);
+        here.map(|one| one.row.draining = true).count() as u64
+    }
+
     pub(super) fn heartbeat(&mut self, worker: WorkerId, now: i64) -> Beat {
         let Some(found) = self.alive(worker) else {
-            return Beat { cancelled: Vec::new(), declared_dead: true };
+            return Beat { cancelled: Vec::new(), declared_dead: true, draining: false };
         };
         found.row.heartbeat_at = Timestamp::from_ms(now);
+        let draining = found.row.draining;
         let sent = |lease: &Lease| self.attempts[lease.attempt as usize - 1].outcome == AttemptOutcome::Sent;
         let cancelled = self.leases_of(worker).filter(|(job, lease)| job.cancel.is_some() && sent(lease));
         let cancelled = cancelled.map(|(job, lease)| (JobId(job.id), Epoch(lease.epoch))).collect();
-        Beat { cancelled, declared_dead: false }
+        Beat { cancelled, declared_dead: false, draining }
     }
 
     pub(super) fn claim(&mut self, request: &ClaimRequest, now: i64) -> Result<Claimed, QueueError> {

@@ -206,6 +206,11 @@ impl Queue for PostgresQueue {
         self.commands.published(job, epoch).await
     }
 
+    async fn drain(&self, host: &str) -> Result<u64, QueueError> {
+        let host = host.to_owned();
+        self.write(work!(session, host; rescue::drain(session, &host))).await
+    }
+
     async fn heartbeat(&self, worker: WorkerId) -> Result<Beat, QueueError> {
         self.write(move |session| Box::pin(rescue::heartbeat(session, worker))).await
     }

@@ -31,14 +31,16 @@ UPDATE worker SET ended_at = now_ms($2) WHERE worker = $1 AND ended_at IS NULL
   AND NOT EXISTS (SELECT 1 FROM job j WHERE j.worker = $1 AND j.state = 'running')";
 /// $1 batch.
 const WORKERS: &str = "
-SELECT w.worker, w.token, w.host, w.pid, w.started_at, w.heartbeat_at,
+SELECT w.worker, w.token, w.host, w.pid, r.version, w.draining, w.started_at, w.heartbeat_at,
        (SELECT count(*) FROM job j WHERE j.worker = w.worker AND j.state = 'running') AS running
-FROM worker w WHERE w.batch = $1 AND w.ended_at IS NULL ORDER BY w.worker";
+FROM worker w JOIN run r ON r.run = w.run WHERE w.batch = $1 AND w.ended_at IS NULL ORDER BY w.worker";
+/// $1 batch, $2 host.
+const DRAIN: &str = "UPDATE worker SET draining = true WHERE batch = $1 AND host = $2 AND ended_at IS NULL";
 
 /// $1 worker, $2 now, $3 the gap.
 const BEAT: &str = "
 UPDATE worker SET heartbeat_at = t, steady_since = CASE WHEN t - heartbeat_at > $3 THEN t ELSE steady_since END
-FROM now_ms($2) t WHERE worker = $1 AND ended_at IS NULL RETURNING worker";
+FROM now_ms($2) t WHERE worker = $1 AND ended_at IS NULL RETURNING draining";
 /// Jobs whose answer is settled are not cut off any more.
 const TO_CANCEL: &str = "
 SELECT j.job, j.epoch FROM job j JOIN attempt a ON a.attempt = j.attempt
@@ -146,6 +148,8 @@ pub(super) async fn workers(session: &mut Session) -> Result<Vec<WorkerRow>, Que
                 token: get(row, "token")?,
                 host: get(row, "host")?,
                 pid: narrow(row, "pid")?,
+                version: get(row, "version")?,
+                draining: get(row, "draining")?,
                 started_at: Timestamp::from_ms(get(row, "started_at")?),
                 heartbeat_at: Timestamp::from_ms(get(row, "heartbeat_at")?),
                 running: count(row, "running")?,
@@ -154,18 +158,23 @@ pub(super) async fn workers(session: &mut Session) -> Result<Vec<WorkerRow>, Que
         .collect()
 }
 
+pub(super) async fn drain(session: &mut Session, host: &str) -> Result<u64, QueueError> {
+    let drain = sqlx::query(DRAIN).bind(session.batch).bind(host).execute(&mut session.conn).await;
+    Ok(drain.doing("draining workers")?.rows_affected())
+}
+
 pub(super) async fn heartbeat(session: &mut Session, worker: WorkerId) -> Result<Beat, QueueError> {
     let what = "renewing leases";
     let beat = sqlx::query(BEAT).bind(worker.0).bind(session.now()).bind(ms(GAP));
-    if beat.fetch_optional(&mut session.conn).await.doing(what)?.is_none() {
-        return Ok(Beat { cancelled: Vec::new(), declared_dead: true });
-    }
+    let Some(alive) = beat.fetch_optional(&mut session.conn).await.doing(what)? else {
+        return Ok(Beat { cancelled: Vec::new(), declared_dead: true, draining: false });
+    };
     let rows = sqlx::query(TO_CANCEL).bind(worker.0).fetch_all(&mut session.conn).await.doing(what)?;
     let cancelled = rows
         .iter()
         .map(|row| Ok((JobId(get(row, "job")?), Epoch(get(row, "epoch")?))))
         .collect::<Result<_, QueueError>>()?;
-    Ok(Beat { cancelled, declared_dead: false })
+    Ok(Beat { cancelled, declared_dead: false, draining: get(&alive, "draining")? })
 }
 
 /// Takes over from workers whose death the caller knows of.

@@ -175,6 +175,11 @@ impl Queue for SqliteQueue {
         self.read(rescue::workers).await
     }
 
+    async fn drain(&self, host: &str) -> Result<u64, QueueError> {
+        let host = host.to_owned();
+        self.write(move |session| rescue::drain(session, &host)).await
+    }
+
     async fn rescue(
         &self,
         dead: &[WorkerId],

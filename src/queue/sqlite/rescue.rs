@@ -22,12 +22,13 @@ const RETIRE: &str = "
 UPDATE worker SET ended_at = ?2 WHERE worker = ?1 AND ended_at IS NULL
   AND NOT EXISTS (SELECT 1 FROM job j WHERE j.worker = ?1 AND j.state = 'running')";
 const WORKERS: &str = "
-SELECT w.worker, w.token, w.host, w.pid, w.started_at, w.heartbeat_at,
+SELECT w.worker, w.token, w.host, w.pid, r.version, w.draining, w.started_at, w.heartbeat_at,
        (SELECT count(*) FROM job j WHERE j.worker = w.worker AND j.state = 'running') AS running
-FROM worker w WHERE w.ended_at IS NULL ORDER BY w.worker";
+FROM worker w CROSS JOIN run r WHERE w.ended_at IS NULL AND r.run = w.run ORDER BY w.worker";
+const DRAIN: &str = "UPDATE worker SET draining = 1 WHERE host = ?1 AND ended_at IS NULL";
 
 const BEAT: &str =
-    "UPDATE worker SET heartbeat_at = ?2 WHERE worker = ?1 AND ended_at IS NULL RETURNING worker";
+    "UPDATE worker SET heartbeat_at = ?2 WHERE worker = ?1 AND ended_at IS NULL RETURNING draining";
 /// Jobs whose answer is settled are not cut off any more.
 const TO_CANCEL: &str = "
 SELECT j.job, j.epoch FROM job j CROSS JOIN attempt a
@@ -103,6 +104,8 @@ pub(super) fn workers(conn: &Connection) -> Result<Vec<WorkerRow>, QueueError> {
             token: get(row, "token")?,
             host: get(row, "host")?,
             pid: narrow(row, "pid")?,
+            version: get(row, "version")?,
+            draining: get(row, "draining")?,
             started_at: Timestamp::from_ms(get(row, "started_at")?),
             heartbeat_at: Timestamp::from_ms(get(row, "heartbeat_at")?),
             running: count(row, "running")?,
@@ -110,16 +113,20 @@ pub(super) fn workers(conn: &Connection) -> Result<Vec<WorkerRow>, QueueError> {
     })
 }
 
+pub(super) fn drain(session: &Session, host: &str) -> Result<u64, QueueError> {
+    session.conn.run("draining workers", DRAIN, params![host]).map(|drained| drained as u64)
+}
+
 pub(super) fn heartbeat(session: &Session, worker: WorkerId) -> Result<Beat, QueueError> {
     let what = "renewing leases";
-    let alive: Vec<i64> = session.conn.values(what, BEAT, params![worker.0, session.now()])?;
-    if alive.is_empty() {
-        return Ok(Beat { cancelled: Vec::new(), declared_dead: true });
-    }
+    let alive: Vec<bool> = session.conn.values(what, BEAT, params![worker.0, session.now()])?;
+    let Some(&draining) = alive.first() else {
+        return Ok(Beat { cancelled: Vec::new(), declared_dead: true, draining: false });
+    };
     let cancelled = session.conn.rows(what, TO_CANCEL, params![worker.0], |row| {
         Ok((JobId(get(row, "job")?), Epoch(get(row, "epoch")?)))
     })?;
-    Ok(Beat { cancelled, declared_dead: false })
+    Ok(Beat { cancelled, declared_dead: false, draining })
 }
 
 pub(super) fn rescue(

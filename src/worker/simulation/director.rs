@@ -279,6 +279,7 @@ impl Director {
                     Stop::SameError { .. }
                     | Stop::Unreachable(_)
                     | Stop::Deadline
+                    | Stop::Drained
                     | Stop::Blocked { .. }
                     | Stop::OutOfFiles(_)
                     | Stop::Bucket(_) => false,

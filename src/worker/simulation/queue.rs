@@ -239,6 +239,10 @@ impl Queue for Watched {
         published
     }
 
+    async fn drain(&self, host: &str) -> Result<u64, QueueError> {
+        self.inner.drain(host).await
+    }
+
     async fn heartbeat(&self, worker: WorkerId) -> Result<Beat, QueueError> {
         self.plain("heartbeat", self.inner.heartbeat(worker)).await
     }

@@ -1,0 +1,72 @@
+//! `nightpress workers`: who works on a queue, and asking the workers of a machine to end.
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use crate::cli::args::{WorkersArgs, WorkersCommand};
+use crate::cli::crew;
+use crate::cli::exit::Exit;
+use crate::cli::session::Session;
+use crate::cli::text;
+use crate::job::printable;
+use crate::queue::sqlite::Access;
+use crate::queue::{Queue, WorkerRow};
+
+pub(in crate::cli) async fn run(session: Session, args: WorkersArgs) -> Result<Exit> {
+    let (site, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
+    let living = crew::living(queue.as_ref(), &site.folder, session.clock.as_ref()).await?;
+    let done = match &args.command {
+        None => {
+            list(&session, &living, args.json);
+            Ok(())
+        }
+        Some(WorkersCommand::Drain { host }) => {
+            drain(&session, queue.as_ref(), (host, &living), args.json).await
+        }
+    };
+    queue.close().await;
+    done.map(|()| Exit::Done)
+}
+
+fn list(session: &Session, living: &[WorkerRow], as_json: bool) {
+    if as_json {
+        let workers: Vec<_> = living.iter().map(crew::json).collect();
+        session.terminal.json(&json!({ "workers": workers }).to_string());
+        return;
+    }
+    let now = session.clock.now();
+    let lines: Vec<String> = living.iter().map(|worker| crew::line(worker, now)).collect();
+    session
+        .terminal
+        .out(if lines.is_empty() { "nobody works on it".to_owned() } else { lines.join("\n") }.as_str());
+}
+
+async fn drain(
+    session: &Session,
+    queue: &dyn Queue,
+    (host, living): (&str, &[WorkerRow]),
+    as_json: bool,
+) -> Result<()> {
+    if !living.iter().any(|worker| worker.host == host) {
+        let mut hosts: Vec<&str> = living.iter().map(|worker| worker.host.as_str()).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        let known = if hosts.is_empty() {
+            "nobody works on it".to_owned()
+        } else {
+            format!("there is {}", hosts.join(", "))
+        };
+        bail!("no worker runs on `{}`: {}", printable(host), printable(&known));
+    }
+    let drained = queue.drain(host).await?;
+    if as_json {
+        session.terminal.json(&json!({ "host": host, "draining": drained }).to_string());
+    } else {
+        let workers = text::count(drained, "worker");
+        session.terminal.out(&format!(
+            "{workers} on {} asked to end: what runs is finished, nothing more is claimed",
+            printable(host)
+        ));
+    }
+    Ok(())
+}

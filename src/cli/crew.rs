@@ -1,0 +1,87 @@
+//! Who works on a queue: the workers that live, as people and programs read them.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::text;
+use crate::job::{Clock, Timestamp, printable};
+use crate::output::{RunFolder, worker_is_dead};
+use crate::queue::{Queue, QueueError, WorkerRow};
+
+/// A worker that was not heard of for so long is not counted, as the clocks of two machines may differ.
+const SILENT: Duration = Duration::from_secs(60);
+/// Characters of a machine's name that are shown: a line has to fit into 80 columns.
+const HOST_CHARS_MAX: usize = 24;
+
+/// The workers that live. One that died is listed by the queue until the next run takes over what it had.
+pub(super) async fn living(
+    queue: &dyn Queue,
+    folder: &RunFolder,
+    clock: &dyn Clock,
+) -> Result<Vec<WorkerRow>, QueueError> {
+    let lives = |worker: &WorkerRow| {
+        // Of another machine's worker there is only its heartbeat to go by.
+        if queue.spans_machines() {
+            clock.now().since(worker.heartbeat_at) < SILENT
+        } else {
+            !worker_is_dead(&folder.spool(), &worker.token).unwrap_or(false)
+        }
+    };
+    let mut living = queue.workers().await?;
+    living.retain(lives);
+    Ok(living)
+}
+
+/// `blue-1 0.1.0: 8 running, since 2 h 5 min, heard 1 s ago`.
+pub(super) fn line(worker: &WorkerRow, now: Timestamp) -> String {
+    let since = if worker.draining {
+        "draining".to_owned()
+    } else {
+        format!("since {}", text::span(now.since(worker.started_at)))
+    };
+    format!(
+        "{} {}: {} running, {since}, heard {} ago",
+        text::cut(&printable(&worker.host).to_string(), HOST_CHARS_MAX),
+        worker.version,
+        text::grouped(worker.running),
+        text::span(now.since(worker.heartbeat_at)),
+    )
+}
+
+/// As `--json` has it.
+pub(super) fn json(worker: &WorkerRow) -> serde_json::Value {
+    json!({
+        "worker": worker.worker.0, "host": worker.host, "pid": worker.pid, "version": worker.version,
+        "started_at": worker.started_at.to_string(), "heartbeat_at": worker.heartbeat_at.to_string(),
+        "running": worker.running, "draining": worker.draining,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::WorkerId;
+
+    #[test]
+    fn a_line_fits_into_80_columns_and_holds_no_control_characters() {
+        let worker = WorkerRow {
+            worker: WorkerId(3),
+            token: "t".to_owned(),
+            host: format!("render-\u{1b}[31m{}", "x".repeat(90)),
+            pid: 4_194_303,
+            version: "0.1.0".to_owned(),
+            draining: false,
+            started_at: Timestamp::from_ms(0),
+            heartbeat_at: Timestamp::from_ms(86_340_000 - 59_000),
+            running: 64,
+        };
+        let now = Timestamp::from_ms(86_340_000);
+        let shown = line(&worker, now);
+        assert!(shown.chars().count() + 2 <= 80 && !shown.contains('\u{1b}'), "{shown}");
+        let worker = WorkerRow { host: "blue".to_owned(), ..worker };
+        assert_eq!(line(&worker, now), "blue 0.1.0: 64 running, since 23 h 59 min, heard 59 s ago");
+        let worker = WorkerRow { draining: true, ..worker };
+        assert_eq!(line(&worker, now), "blue 0.1.0: 64 running, draining, heard 59 s ago");
+    }
+}
