@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nightpress::gemini::{Client, Endpoint, ImageFetcher, Key, Timeouts};
 use nightpress::job::{Clock, Job, JobState, ModelName, PriceTable, Provider, Spec, SystemClock};
-use nightpress::output::{LocalDisk, RunFolder};
+use nightpress::output::{Buckets, LocalDisk, RunFolder};
 use nightpress::pacing::RetryPolicy;
 use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
 use nightpress::queue::{JobFilter, LoadPolicy, LostPolicy, NewJob, Queue, Scope};
@@ -67,6 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         clients: vec![Client::new(endpoint.clone(), Timeouts::default())?],
         fetcher: ImageFetcher::new(endpoint.base_url, Timeouts::default())?,
         results: folder.into(),
+        objects: Arc::new(Buckets::patient()),
         disk: Arc::new(LocalDisk),
         clock,
         observer: Arc::new(Lines),

@@ -417,7 +417,7 @@ pub(super) struct SendOptions {
 /// `run` and `plan`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct RunArgs {
-    /// A .yaml, .json, .jsonl or .csv file; `-` for JSON lines from standard input.
+    /// A .yaml, .json, .jsonl or .csv file, or its address (s3://…); `-` for JSON lines from standard input.
     pub(super) manifest: PathBuf,
     #[command(flatten)]
     pub(super) folder: FolderArgs,
@@ -428,7 +428,7 @@ pub(super) struct RunArgs {
 /// `load`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct LoadArgs {
-    /// A .yaml, .json, .jsonl or .csv file; `-` for JSON lines from standard input.
+    /// A .yaml, .json, .jsonl or .csv file, or its address (s3://…); `-` for JSON lines from standard input.
     pub(super) manifest: PathBuf,
     #[command(flatten)]
     pub(super) folder: FolderArgs,

@@ -11,26 +11,12 @@ use crate::job::{ObjectUrl, printable};
 use crate::output::{Bucket, Results, RunFolder};
 use crate::queue::Queue;
 
-/// What `-o` names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Destination {
-    /// The run folder, with the results in it.
-    Folder(std::path::PathBuf),
-    /// Results go there. The run folder is below `out/`, and called as the address ends.
-    Bucket(ObjectUrl),
+/// The address in object storage that a person gave where a path could stand; `None` if it is a path.
+pub(super) fn address_of(path: &Path) -> Result<Option<ObjectUrl>> {
+    path.to_str().filter(|text| ObjectUrl::is_meant(text)).map(address).transpose()
 }
 
-impl Destination {
-    pub(super) fn parse(output: &Path) -> Result<Self> {
-        match output.to_str().filter(|text| ObjectUrl::is_meant(text)) {
-            None => Ok(Self::Folder(output.to_owned())),
-            Some(text) => Ok(Self::Bucket(address(text)?)),
-        }
-    }
-}
-
-/// An address that a person gave.
-pub(super) fn address(text: &str) -> Result<ObjectUrl> {
+fn address(text: &str) -> Result<ObjectUrl> {
     text.parse().with_context(|| format!("{} is no address in object storage", printable(text)))
 }
 

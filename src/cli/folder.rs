@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::job::{Provider, printable};
+use crate::job::{ObjectUrl, Provider, printable};
 use crate::output::RunFolder;
 
 /// Where run folders lie unless `-o` says otherwise.
@@ -75,10 +75,13 @@ pub(super) fn given(folder: &Path) -> Result<RunFolder> {
 }
 
 /// How a run folder knows its manifest: by its path relative to the folder, with `/`, so that both
-/// can be moved together. `None` for standard input.
+/// can be moved together; one in object storage by its address. `None` for standard input.
 pub(super) fn manifest_name(manifest: &Path, folder: &RunFolder) -> Result<Option<String>> {
     if manifest == Path::new("-") {
         return Ok(None);
+    }
+    if let Some(address) = manifest.to_str().filter(|text| ObjectUrl::is_meant(text)) {
+        return Ok(Some(address.to_owned()));
     }
     let manifest = resolved(manifest)?;
     let folder = resolved(folder.path())?;

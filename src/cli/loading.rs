@@ -10,12 +10,15 @@ use anyhow::{Context as _, Result, bail};
 use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
 
+use super::destination::address_of;
 use super::settings::LoadSettings;
 use super::terminal::Terminal;
 use super::text;
-use crate::job::{Clock, CrashPoint, Job, Micros, PriceTable, crash_point, printable};
-use crate::manifest::{self, DigestCache, ManifestError, ReadOptions, Source};
-use crate::output::{PublishError, Published, Results};
+use crate::job::{Clock, CrashPoint, Job, Micros, ObjectUrl, PriceTable, crash_point, printable};
+use crate::manifest::{
+    self, BlockingObjects, DigestCache, ManifestError, ObjectStamp, Objects, ReadOptions, Source,
+};
+use crate::output::{Buckets, PublishError, Published, Results};
 use crate::queue::{LoadDiff, NewJob, OutputMove, Queue};
 
 /// Jobs that go into the staging area at once.
@@ -33,10 +36,20 @@ const SHRINK_PERCENT_MAX: u64 = 20;
 #[derive(Clone)]
 pub(super) struct Loader {
     path: PathBuf,
-    /// What came from standard input, read to its end.
-    stdin: Option<Arc<[u8]>>,
+    origin: Origin,
+    objects: BlockingObjects,
     settings: LoadSettings,
     today: jiff::civil::Date,
+}
+
+/// Where a manifest's text is.
+#[derive(Clone)]
+enum Origin {
+    File,
+    /// It came from standard input, read to its end.
+    Stdin(Arc<[u8]>),
+    /// In object storage, as it was when it was looked at.
+    Object(ObjectUrl, ObjectStamp),
 }
 
 /// What a whole manifest without errors asks for.
@@ -50,12 +63,21 @@ pub(super) struct Contents {
 }
 
 impl Loader {
-    /// Takes standard input to its end, if that is where the manifest comes from.
-    pub(super) fn new(path: &Path, settings: LoadSettings, clock: &dyn Clock) -> Result<Self> {
-        let stdin = if path == Path::new("-") { Some(read_stdin()?) } else { None };
+    /// Takes standard input to its end, if that is where the manifest comes from; looks at an object.
+    pub(super) async fn new(path: &Path, settings: LoadSettings, clock: &dyn Clock) -> Result<Self> {
+        let objects: Arc<dyn Objects> = Arc::new(Buckets::brief());
+        let origin = match address_of(path)? {
+            None if path == Path::new("-") => Origin::Stdin(read_stdin()?),
+            None => Origin::File,
+            Some(url) => {
+                let stamp = objects.stamp(&url).await.context("cannot read the manifest")?;
+                Origin::Object(url, stamp)
+            }
+        };
         let now = jiff::Timestamp::from_millisecond(clock.now().as_ms()).unwrap_or_default();
         let today = now.to_zoned(TimeZone::system()).date();
-        Ok(Self { path: path.to_owned(), stdin, settings, today })
+        let objects = BlockingObjects::new(objects);
+        Ok(Self { path: path.to_owned(), origin, objects, settings, today })
     }
 
     /// What is told of references, so that no file is read again that stayed the same.
@@ -66,9 +88,10 @@ impl Loader {
     /// Reads the whole manifest. Warnings are told; errors are told all together, and end it.
     pub(super) async fn check(
         &self,
-        mut digests: DigestCache,
+        digests: DigestCache,
         terminal: &Terminal,
     ) -> Result<(Contents, DigestCache)> {
+        let mut digests = digests.with_objects(self.objects.clone());
         let this = self.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let mut contents = Contents::default();
@@ -131,9 +154,17 @@ impl Loader {
         digests: &mut DigestCache,
         sink: &mut dyn FnMut(Job),
     ) -> Result<manifest::Summary, ManifestError> {
-        let source = match &self.stdin {
-            None => Source::File(self.path.clone()),
-            Some(bytes) => {
+        let source = match &self.origin {
+            Origin::File => Source::File(self.path.clone()),
+            Origin::Object(url, stamp) => {
+                // The same both times: another one is an error.
+                let input = self.objects.read(url, stamp).map_err(|error| ManifestError::Unreadable {
+                    path: self.path.clone(),
+                    source: std::io::Error::other(error),
+                })?;
+                Source::Object { url: url.clone(), bytes: stamp.bytes, input: Box::new(input) }
+            }
+            Origin::Stdin(bytes) => {
                 let input: Box<dyn BufRead> = Box::new(Cursor::new(Arc::clone(bytes)));
                 Source::Stdin { input, folder: PathBuf::new() }
             }

@@ -23,7 +23,7 @@ use super::settings::{SendSettings, Settings};
 use super::signals::{FirstSignal, Signals};
 use super::text;
 use crate::job::{JobState, printable};
-use crate::output::{LocalDisk, Results};
+use crate::output::{Buckets, LocalDisk, Results};
 use crate::queue::{JobFilter, Queue, QueueError, Scope, Selection};
 use crate::report::{ReportError, write_last_reports, write_reports};
 use crate::worker::{Concurrency, Ending, Shutdown, Work, WorkConfig, WorkError, work};
@@ -107,6 +107,7 @@ impl Press {
             clients: api.clients.clone(),
             fetcher: api.fetcher.clone(),
             results: self.results.clone(),
+            objects: Arc::new(Buckets::patient()),
             disk: Arc::new(LocalDisk),
             clock: Arc::clone(&self.session.clock),
             observer: board,

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use super::args::{FolderArgs, QueueOptions};
-use super::destination::Destination;
+use super::destination::address_of;
 use super::folder;
 use crate::job::{ObjectUrl, Provider, printable};
 use crate::output::RunFolder;
@@ -101,12 +101,12 @@ impl fmt::Display for Database {
     }
 }
 
-/// The run folder that `-o` names, and the bucket.
+/// The run folder that `-o` names, and the bucket: then the folder is below `out/`, and called as the address ends.
 fn place(args: &FolderArgs) -> Result<(Option<RunFolder>, Option<ObjectUrl>)> {
-    match args.output.as_deref().map(Destination::parse).transpose()? {
-        None => Ok((None, None)),
-        Some(Destination::Folder(path)) => Ok((Some(folder::given(&path)?), None)),
-        Some(Destination::Bucket(url)) => Ok((Some(folder::below_out(url.name())?), Some(url))),
+    let Some(output) = args.output.as_deref() else { return Ok((None, None)) };
+    match address_of(output)? {
+        None => Ok((Some(folder::given(output)?), None)),
+        Some(url) => Ok((Some(folder::below_out(url.name())?), Some(url))),
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::key::Key;
 use super::request::{Endpoint, Method, ReferenceGone, RequestBody};
 use crate::job::Spec;
+use crate::manifest::Objects;
 use crate::platform;
 
 /// How long things may take. Silence of 50–120 s is normal for 4K pictures (users' reports,
@@ -85,6 +86,8 @@ pub struct Client {
     http: reqwest::Client,
     endpoint: Endpoint,
     timeouts: Timeouts,
+    /// Where references in object storage are read from.
+    objects: Option<Arc<dyn Objects>>,
     /// Answers in the server's place.
     #[cfg(test)]
     double: Option<Arc<dyn super::double::Double>>,
@@ -122,6 +125,7 @@ impl Client {
             http,
             endpoint,
             timeouts,
+            objects: None,
             #[cfg(test)]
             double: None,
         })
@@ -131,6 +135,12 @@ impl Client {
     #[cfg(test)]
     pub(crate) fn answered_by(&self, double: Arc<dyn super::double::Double>) -> Self {
         Self { double: Some(double), ..self.clone() }
+    }
+
+    /// The same, which reads references in object storage from there.
+    #[must_use]
+    pub fn reading_from(self, objects: Arc<dyn Objects>) -> Self {
+        Self { objects: Some(objects), ..self }
     }
 
     /// The endpoint.
@@ -187,7 +197,7 @@ impl Client {
             request = request.header(HeaderName::from_static("x-goog-api-key"), value);
         }
         let touched = Arc::clone(sent);
-        let upload = body.into_stream().inspect_ok(move |_| touch(&touched));
+        let upload = body.into_stream(self.objects.clone()).inspect_ok(move |_| touch(&touched));
         let response = request.body(reqwest::Body::wrap_stream(upload)).send().await;
         response.map_err(|error| self.transport_error(error))
     }

@@ -3,17 +3,20 @@
 //! A reference image is read and encoded while the request is sent. Its base64 is never held,
 //! and the body's length is known before the first byte leaves.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, TryStreamExt as _};
 use serde_json::{Map, Value, json};
 use tokio::fs::File;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio_util::io::StreamReader;
 use url::Url;
 
 use super::key::Key;
-use crate::job::{Provider, Spec, merge_json};
+use crate::job::{Provider, Reference, Spec, merge_json};
+use crate::manifest::Objects;
 
 /// How much of a reference is read and encoded at once; a multiple of 3, so that only the last
 /// block is padded.
@@ -90,7 +93,7 @@ pub struct RequestBody {
 #[derive(Debug)]
 enum Piece {
     Json(Bytes),
-    File { path: PathBuf, bytes: u64 },
+    Picture(Reference),
 }
 
 impl RequestBody {
@@ -102,7 +105,7 @@ impl RequestBody {
         for reference in &spec.references {
             let head = format!(r#",{{"inline_data":{{"mime_type":"{}","data":""#, reference.media.mime());
             pieces.push(Piece::Json(head.into()));
-            pieces.push(Piece::File { path: reference.path.clone(), bytes: reference.bytes });
+            pieces.push(Piece::Picture(reference.clone()));
             pieces.push(Piece::Json(Bytes::from_static(br#""}}"#)));
         }
         let mut tail = String::from("]}]");
@@ -120,25 +123,31 @@ impl RequestBody {
             .iter()
             .map(|piece| match piece {
                 Piece::Json(json) => json.len() as u64,
-                Piece::File { bytes, .. } => bytes.div_ceil(3) * 4,
+                Piece::Picture(reference) => reference.bytes.div_ceil(3) * 4,
             })
             .sum()
     }
 
-    /// Its bytes, read and encoded as they are asked for. Fails if a file is not as long as it
-    /// was when the manifest was read.
-    pub fn into_stream(self) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
-        stream::try_unfold((self.pieces.into_iter(), None::<OpenFile>), |(mut pieces, mut open)| async move {
+    /// Its bytes, read and encoded as they are asked for; from `objects` what is in object storage. Fails if a
+    /// reference is not as long as it was when the manifest was read.
+    pub fn into_stream(
+        self,
+        objects: Option<Arc<dyn Objects>>,
+    ) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
+        let start = (self.pieces.into_iter(), None::<OpenReference>, objects);
+        stream::try_unfold(start, |(mut pieces, mut open, objects)| async move {
             loop {
                 if let Some(mut file) = open.take()
                     && let Some(block) = file.next_block().await?
                 {
-                    return Ok(Some((block, (pieces, Some(file)))));
+                    return Ok(Some((block, (pieces, Some(file), objects))));
                 }
                 match pieces.next() {
                     None => return Ok(None),
-                    Some(Piece::Json(json)) => return Ok(Some((json, (pieces, None)))),
-                    Some(Piece::File { path, bytes }) => open = Some(OpenFile::open(&path, bytes).await?),
+                    Some(Piece::Json(json)) => return Ok(Some((json, (pieces, None, objects)))),
+                    Some(Piece::Picture(reference)) => {
+                        open = Some(OpenReference::open(reference, objects.as_ref()).await?);
+                    }
                 }
             }
         })
@@ -177,16 +186,31 @@ pub(super) struct ReferenceGone {
     error: std::io::Error,
 }
 
+fn gone(path: PathBuf, error: std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), ReferenceGone { path, error })
+}
+
 /// A reference that is being sent.
-struct OpenFile {
-    file: File,
+struct OpenReference {
+    source: Box<dyn AsyncRead + Send + Unpin>,
     path: PathBuf,
     left: u64,
 }
 
-impl OpenFile {
-    async fn open(path: &Path, bytes: u64) -> std::io::Result<Self> {
-        Ok(Self { file: File::open(path).await?, path: path.to_owned(), left: bytes })
+impl OpenReference {
+    async fn open(reference: Reference, objects: Option<&Arc<dyn Objects>>) -> std::io::Result<Self> {
+        let source: Box<dyn AsyncRead + Send + Unpin> = match (reference.object(), objects) {
+            (Some(url), Some(objects)) => {
+                let found = objects.stamp(&url).await.map_err(std::io::Error::other)?;
+                if found.bytes != reference.bytes {
+                    return Err(gone(reference.path, std::io::ErrorKind::UnexpectedEof.into()));
+                }
+                let blocks = objects.read(&url, &found).await.map_err(std::io::Error::other)?;
+                Box::new(StreamReader::new(blocks.map_err(std::io::Error::other)))
+            }
+            _ => Box::new(File::open(&reference.path).await?),
+        };
+        Ok(Self { source, path: reference.path, left: reference.bytes })
     }
 
     async fn next_block(&mut self) -> std::io::Result<Option<Bytes>> {
@@ -195,10 +219,7 @@ impl OpenFile {
         }
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(REFERENCE_BLOCK_BYTES);
         let mut block = vec![0; wanted];
-        self.file.read_exact(&mut block).await.map_err(|error| {
-            let path = self.path.clone();
-            std::io::Error::new(error.kind(), ReferenceGone { path, error })
-        })?;
+        self.source.read_exact(&mut block).await.map_err(|error| gone(self.path.clone(), error))?;
         self.left -= wanted as u64;
         Ok(Some(base64_simd::STANDARD.encode_to_string(&block).into()))
     }
@@ -207,8 +228,6 @@ impl OpenFile {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-
-    use futures_util::TryStreamExt as _;
 
     use super::*;
     use crate::gemini::wire::GenerateRequest;
@@ -221,7 +240,7 @@ mod tests {
     async fn sent(spec: &Spec) -> Vec<u8> {
         let body = RequestBody::new(spec);
         let announced = body.bytes();
-        let blocks: Vec<Bytes> = body.into_stream().try_collect().await.expect("streams");
+        let blocks: Vec<Bytes> = body.into_stream(None).try_collect().await.expect("streams");
         let bytes = blocks.concat();
         assert_eq!(bytes.len() as u64, announced, "the announced length is wrong");
         bytes
@@ -302,7 +321,7 @@ mod tests {
             bytes: 10,
             media: MediaType::Png,
         }];
-        let result: Result<Vec<Bytes>, _> = RequestBody::new(&spec).into_stream().try_collect().await;
+        let result: Result<Vec<Bytes>, _> = RequestBody::new(&spec).into_stream(None).try_collect().await;
         assert!(result.expect_err("too short").to_string().contains("changed while it was sent"));
     }
 

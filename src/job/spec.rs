@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::{Digest, DigestWriter, JobName, MediaType, ModelName, OutputName};
+use super::{Digest, DigestWriter, JobName, MediaType, ModelName, ObjectUrl, OutputName};
 
 /// A job as a manifest describes it, checked and complete.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +53,7 @@ pub struct Spec {
 /// A reference image as it was when the manifest was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// Absolute path.
+    /// Absolute path, or the address of an object: see [`Reference::object`].
     pub path: PathBuf,
     /// Digest of its bytes. The path is no part of the spec; these are.
     pub digest: Digest,
@@ -61,6 +61,14 @@ pub struct Reference {
     pub bytes: u64,
     /// Its format, by its bytes.
     pub media: MediaType,
+}
+
+impl Reference {
+    /// Its address, if it is in object storage and not in a file.
+    #[must_use]
+    pub fn object(&self) -> Option<ObjectUrl> {
+        self.path.to_str().filter(|text| ObjectUrl::is_meant(text))?.parse().ok()
+    }
 }
 
 /// `responseModalities` of the request.

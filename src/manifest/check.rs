@@ -1,7 +1,7 @@
 //! A manifest from top to bottom: version, defaults, and its jobs one after another.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::ReadOptions;
 use super::build::{JobBuilder, Places, Settings};
@@ -9,7 +9,7 @@ use super::diagnostic::{Collector, Diagnostics, Location};
 use super::fields::{Fields, JOB_KEYS, unknown_key};
 use super::keys::{KeyReader, Owner};
 use super::raw::{Entry, Kind, Node, Scalar, Value};
-use super::reference::DigestCache;
+use super::reference::{Base, DigestCache};
 use crate::job::Job;
 
 const NO_JOBS: &str = "the manifest has no jobs; it needs one at least";
@@ -26,7 +26,7 @@ const JOBS_MAX: u32 = 10_000_000;
 /// Checks jobs as they come and hands them on.
 pub(super) struct Checker<'a> {
     digests: &'a mut DigestCache,
-    folder: PathBuf,
+    base: Base,
     out: Collector,
     builder: JobBuilder,
     defaults: Fields,
@@ -41,14 +41,14 @@ impl<'a> Checker<'a> {
     pub(super) fn new(
         options: ReadOptions<'a>,
         file: PathBuf,
-        folder: &Path,
+        base: Base,
         sink: &'a mut dyn FnMut(Job),
     ) -> Self {
         let ReadOptions { provider, default_model, request_bytes_max, today, digests } = options;
         digests.recheck();
         Self {
             digests,
-            folder: folder.to_owned(),
+            base,
             out: Collector::new(file),
             builder: JobBuilder::new(Settings { provider, default_model, request_bytes_max, today }),
             defaults: Fields::default(),
@@ -180,7 +180,7 @@ impl<'a> Checker<'a> {
             out: &mut self.out,
             digests: self.digests,
             patterns: &mut self.builder.patterns,
-            folder: &self.folder,
+            base: &self.base,
             reference_bytes_max: self.builder.settings.request_bytes_max,
         };
         reader.read(entries, owner)

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::str::FromStr;
 
 use serde_json::Map;
@@ -16,7 +15,7 @@ use super::fields::{Field, Fields, JOB_KEYS, unknown_key};
 use super::json;
 use super::pattern::Patterns;
 use super::raw::{Entry, Kind, Node, Scalar, Value};
-use super::reference::DigestCache;
+use super::reference::{Base, DigestCache};
 use super::suggest::nearest;
 use super::value::to_json;
 use crate::job::{Modalities, ModelName, Reference};
@@ -52,7 +51,7 @@ pub(super) struct KeyReader<'a> {
     pub(super) digests: &'a mut DigestCache,
     pub(super) patterns: &'a mut Patterns,
     /// References are relative to it.
-    pub(super) folder: &'a Path,
+    pub(super) base: &'a Base,
     pub(super) reference_bytes_max: u64,
 }
 
@@ -232,7 +231,8 @@ impl KeyReader<'_> {
             self.out
                 .error(at, format!("the reference {shown} is a URL; download it and give the file's path"));
         } else {
-            let probed = self.digests.probe(&self.folder.join(text.as_ref()), self.reference_bytes_max);
+            let probed = self.base.resolve(&text);
+            let probed = probed.and_then(|place| self.digests.probe(&place, self.reference_bytes_max));
             return probed
                 .map_err(|why| self.out.error(at, format!("the reference {}: {why}", excerpt(&text))))
                 .ok();

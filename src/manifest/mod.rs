@@ -21,6 +21,7 @@ mod jsonl;
 mod keys;
 mod lines;
 mod names;
+mod objects;
 mod pattern;
 mod plain;
 mod raw;
@@ -43,9 +44,11 @@ use self::check::Checker;
 pub use self::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Location, Severity};
 pub use self::format::Format;
 use self::lines::LineError;
+pub use self::objects::{BlockingObjects, ObjectBytes, ObjectError, ObjectReader, ObjectStamp, Objects};
+use self::reference::Base;
 pub use self::reference::{DigestCache, DigestEntry, ReferenceError};
 use self::text::NotText;
-use crate::job::{Job, ModelName, Provider};
+use crate::job::{Job, ModelName, ObjectUrl, Provider};
 
 /// Largest YAML or JSON manifest in MiB: these are held in memory as a whole, several times over. A
 /// hundred thousand jobs with prompts of a thousand letters are as large. JSONL and CSV have no such
@@ -59,6 +62,15 @@ pub const DOCUMENT_BYTES_MAX: u64 = DOCUMENT_MIB_MAX << 20;
 pub enum Source {
     /// A file; its extension names the format, and references are relative to its folder.
     File(PathBuf),
+    /// The same in object storage.
+    Object {
+        /// Its address.
+        url: ObjectUrl,
+        /// Its size.
+        bytes: u64,
+        /// Its text.
+        input: Box<dyn io::Read>,
+    },
     /// JSONL from standard input.
     Stdin {
         /// The text.
@@ -134,41 +146,57 @@ pub fn read(
 ) -> Result<Summary, ManifestError> {
     match source {
         Source::Stdin { mut input, folder } => {
-            let mut checker = Checker::new(options, PathBuf::from("-"), &folder, sink);
+            let mut checker = Checker::new(options, PathBuf::from("-"), Base::Folder(folder), sink);
             let outcome = jsonl::read(input.as_mut(), &mut checker);
             conclude(outcome, checker, Path::new("-"))
         }
         Source::File(path) => {
-            let format = Format::of(&path).ok_or_else(|| ManifestError::UnknownFormat(path.clone()))?;
             let unreadable = |source| ManifestError::Unreadable { path: path.clone(), source };
             let file = File::open(&path).map_err(unreadable)?;
             let found = file.metadata().map_err(unreadable)?;
             if found.is_dir() {
                 return Err(unreadable(io::ErrorKind::IsADirectory.into()));
             }
-            let is_document = matches!(format, Format::Yaml | Format::Json);
-            if is_document && found.len() > DOCUMENT_BYTES_MAX {
-                return Err(ManifestError::TooLarge(path));
-            }
-            let folder = path.parent().unwrap_or(Path::new(""));
-            let mut checker = Checker::new(options, path.clone(), folder, sink);
-            let mut input = BufReader::with_capacity(64 << 10, file);
-            let outcome = match format {
-                Format::Jsonl => jsonl::read(&mut input, &mut checker),
-                Format::Csv => csv::read(&mut input, &mut checker),
-                Format::Yaml | Format::Json => {
-                    let mut bytes = Vec::new();
-                    let read =
-                        input.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-                    if read as u64 > DOCUMENT_BYTES_MAX {
-                        return Err(ManifestError::TooLarge(path));
-                    }
-                    document(format, &bytes, &mut checker).map_err(LineError::NotText)
-                }
-            };
-            conclude(outcome, checker, &path)
+            let base = Base::Folder(path.parent().unwrap_or(Path::new("")).to_owned());
+            read_text((path, found.len(), Box::new(file)), base, options, sink)
+        }
+        Source::Object { url, bytes, input } => {
+            let path = PathBuf::from(url.to_string());
+            read_text((path, bytes, input), Base::Bucket(url.parent()), options, sink)
         }
     }
+}
+
+/// A manifest of this path, size and text.
+fn read_text(
+    (path, bytes, input): (PathBuf, u64, Box<dyn io::Read>),
+    base: Base,
+    options: ReadOptions<'_>,
+    sink: &mut dyn FnMut(Job),
+) -> Result<Summary, ManifestError> {
+    let format = Format::of(&path).ok_or_else(|| ManifestError::UnknownFormat(path.clone()))?;
+    let is_document = matches!(format, Format::Yaml | Format::Json);
+    if is_document && bytes > DOCUMENT_BYTES_MAX {
+        return Err(ManifestError::TooLarge(path));
+    }
+    let mut checker = Checker::new(options, path.clone(), base, sink);
+    let mut input = BufReader::with_capacity(64 << 10, input);
+    let outcome = match format {
+        Format::Jsonl => jsonl::read(&mut input, &mut checker),
+        Format::Csv => csv::read(&mut input, &mut checker),
+        Format::Yaml | Format::Json => {
+            let mut bytes = Vec::new();
+            let read = input
+                .take(DOCUMENT_BYTES_MAX + 1)
+                .read_to_end(&mut bytes)
+                .map_err(|source| ManifestError::Unreadable { path: path.clone(), source })?;
+            if read as u64 > DOCUMENT_BYTES_MAX {
+                return Err(ManifestError::TooLarge(path));
+            }
+            document(format, &bytes, &mut checker).map_err(LineError::NotText)
+        }
+    };
+    conclude(outcome, checker, &path)
 }
 
 /// A manifest that is held in memory.

@@ -1,15 +1,16 @@
-//! Reference images: found, told by their bytes, and digested once.
+//! Reference images, in files and in object storage: found, told by their bytes, and digested once.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf, absolute};
 use std::time::UNIX_EPOCH;
 
 use sha2::{Digest as _, Sha256};
 
 use super::diagnostic::excerpt;
-use crate::job::{Digest, MediaType, Reference};
+use super::objects::{BlockingObjects, ObjectError, ObjectStamp};
+use crate::job::{Digest, MediaType, ObjectUrl, ObjectUrlError, Reference};
 use crate::platform::inode;
 
 /// Bytes that are read at once while a file is digested.
@@ -21,6 +22,15 @@ pub enum ReferenceError {
     /// It is not there, or may not be read.
     #[error("cannot read it: {0}")]
     Unreadable(#[from] io::Error),
+    /// The same in object storage.
+    #[error("cannot read it: {0}")]
+    Object(#[from] ObjectError),
+    /// Its address means nothing.
+    #[error("it is no address in object storage: {0}")]
+    BadAddress(#[from] ObjectUrlError),
+    /// Nobody was told how to read from object storage.
+    #[error("object storage is not read from here")]
+    NoObjects,
     /// A folder, a device, a pipe.
     #[error("it is not a regular file")]
     NotAFile,
@@ -40,17 +50,39 @@ pub enum ReferenceError {
     Changed,
 }
 
+/// What references of a manifest are relative to.
+#[derive(Debug, Clone)]
+pub(super) enum Base {
+    /// The manifest's folder.
+    Folder(PathBuf),
+    /// The same in object storage.
+    Bucket(ObjectUrl),
+}
+
+impl Base {
+    /// The path or address that a reference means.
+    pub(super) fn resolve(&self, reference: &str) -> Result<PathBuf, ReferenceError> {
+        if ObjectUrl::is_meant(reference) {
+            return Ok(reference.parse::<ObjectUrl>()?.to_string().into());
+        }
+        match self {
+            Self::Folder(folder) => Ok(folder.join(reference)),
+            Self::Bucket(folder) => Ok(folder.join(reference)?.to_string().into()),
+        }
+    }
+}
+
 /// A file's digest as it is kept from one run to the next: valid as long as path, size, time
 /// and inode are the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DigestEntry {
-    /// Absolute path.
+    /// Absolute path, or the address of an object.
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
     /// When it was last changed, in nanoseconds since 1970.
     pub modified_ns: i64,
-    /// Its inode; 0 where there are none.
+    /// Its inode; 0 where there are none. Of an object, a number made of the store's mark.
     pub inode: u64,
     /// The digest of its bytes.
     pub digest: Digest,
@@ -74,6 +106,7 @@ pub struct DigestCache {
     entries: HashMap<PathBuf, DigestEntry>,
     /// Paths whose stamps were compared since [`DigestCache::recheck`].
     checked: HashSet<PathBuf>,
+    objects: Option<BlockingObjects>,
 }
 
 impl DigestCache {
@@ -81,7 +114,13 @@ impl DigestCache {
     #[must_use]
     pub fn from_entries(entries: impl IntoIterator<Item = DigestEntry>) -> Self {
         let entries = entries.into_iter().map(|entry| (entry.path.clone(), entry)).collect();
-        Self { entries, checked: HashSet::new() }
+        Self { entries, ..Self::default() }
+    }
+
+    /// The same, for a manifest whose references may be in object storage.
+    #[must_use]
+    pub fn with_objects(self, objects: BlockingObjects) -> Self {
+        Self { objects: Some(objects), ..self }
     }
 
     /// All that is known, in no order.
@@ -100,8 +139,12 @@ impl DigestCache {
         self.probe(path, bytes_max)
     }
 
-    /// The reference image at `path`, digested unless it is known and unchanged.
+    /// The reference image at `path`, which may be the address of an object, digested unless it is known and
+    /// unchanged.
     pub fn probe(&mut self, path: &Path, bytes_max: u64) -> Result<Reference, ReferenceError> {
+        if let Some(text) = path.to_str().filter(|text| ObjectUrl::is_meant(text)) {
+            return self.probe_object(&text.parse()?, bytes_max);
+        }
         let path = absolute(path)?;
         if self.checked.contains(&path)
             && let Some(entry) = self.entries.get(&path)
@@ -119,15 +162,50 @@ impl DigestCache {
             Some(entry) => entry,
             None => digest_file(file, path.clone(), bytes_max)?,
         };
+        Ok(self.learn(path, entry))
+    }
+
+    fn probe_object(&mut self, url: &ObjectUrl, bytes_max: u64) -> Result<Reference, ReferenceError> {
+        let path = PathBuf::from(url.to_string());
+        if self.checked.contains(&path)
+            && let Some(entry) = self.entries.get(&path)
+        {
+            return Ok(entry.reference());
+        }
+        let objects = self.objects.clone().ok_or(ReferenceError::NoObjects)?;
+        let found = objects.stamp(url)?;
+        let stamp = Stamp::of_object(&found);
+        let known = self.entries.get(&path).filter(|entry| entry.is_of(stamp)).cloned();
+        let entry = match known {
+            Some(entry) => entry,
+            None if stamp.bytes > bytes_max => {
+                return Err(ReferenceError::TooLarge { bytes: stamp.bytes, bytes_max });
+            }
+            None => digest(&mut objects.read(url, &found)?, path.clone(), (stamp, bytes_max))?,
+        };
+        Ok(self.learn(path, entry))
+    }
+
+    fn learn(&mut self, path: PathBuf, entry: DigestEntry) -> Reference {
         let reference = entry.reference();
         self.checked.insert(path.clone());
         self.entries.insert(path, entry);
-        Ok(reference)
+        reference
     }
 }
 
 fn digest_file(mut file: File, path: PathBuf, bytes_max: u64) -> Result<DigestEntry, ReferenceError> {
     let stamp = Stamp::of(&file.metadata()?);
+    let entry = digest(&mut file, path, (stamp, bytes_max))?;
+    if Stamp::of(&file.metadata()?) == stamp { Ok(entry) } else { Err(ReferenceError::Changed) }
+}
+
+/// The digest of what has this stamp.
+fn digest(
+    source: &mut dyn io::Read,
+    path: PathBuf,
+    (stamp, bytes_max): (Stamp, u64),
+) -> Result<DigestEntry, ReferenceError> {
     if stamp.bytes > bytes_max {
         return Err(ReferenceError::TooLarge { bytes: stamp.bytes, bytes_max });
     }
@@ -136,7 +214,7 @@ fn digest_file(mut file: File, path: PathBuf, bytes_max: u64) -> Result<DigestEn
     let mut prefix: Vec<u8> = Vec::with_capacity(MediaType::PREFIX_BYTES);
     let mut bytes = 0;
     loop {
-        let read = match file.read(&mut chunk) {
+        let read = match source.read(&mut chunk) {
             Ok(0) => break,
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -157,7 +235,7 @@ fn digest_file(mut file: File, path: PathBuf, bytes_max: u64) -> Result<DigestEn
     let Some(media) = MediaType::of(&prefix) else {
         return Err(ReferenceError::NotAPicture(beginning(&prefix)));
     };
-    if bytes != stamp.bytes || Stamp::of(&file.metadata()?) != stamp {
+    if bytes != stamp.bytes {
         return Err(ReferenceError::Changed);
     }
     let Stamp { bytes, modified_ns, inode } = stamp;
@@ -188,6 +266,10 @@ struct Stamp {
 }
 
 impl Stamp {
+    fn of_object(found: &ObjectStamp) -> Self {
+        Self { bytes: found.bytes, modified_ns: found.modified_ns, inode: found.number() }
+    }
+
     fn of(metadata: &Metadata) -> Self {
         let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let modified_ns = modified.and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0);

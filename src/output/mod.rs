@@ -7,6 +7,7 @@
 mod blocking;
 mod bucket;
 mod folder;
+mod objects;
 mod picture;
 mod publish;
 mod report;
@@ -20,6 +21,7 @@ pub(crate) use blocking::blocking;
 pub(crate) use blocking::{STEP_HOOK, Step};
 pub use bucket::{Bucket, NewObject};
 pub use folder::RunFolder;
+pub use objects::Buckets;
 pub use picture::{Picture, PictureCheck, PictureError};
 pub use publish::{PublishError, Published, Record};
 pub use report::NewReport;

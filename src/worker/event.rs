@@ -164,7 +164,7 @@ pub enum Stop {
     Disk(String),
     /// Object storage cannot be written.
     #[error(
-        "{0}. What was made waits in the spool: when that is mended, run the same command again, on this machine"
+        "{0}. When that is mended, run the same command again, on this machine: what was made waits in its spool"
     )]
     Bucket(String),
     /// No file descriptor is left.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::account::Account;
 use super::download::download;
 use super::progress::{Phase, Progress};
-use super::references::{self, ReferenceFault, References};
+use super::references::{ReferenceFault, References};
 use super::spooler::{PIECE_BYTES, Spooler, Trouble};
 use super::{WorkError, is_out_of_files};
 use crate::gemini::answer::{Answer, AnswerReader, BodyEnd};
@@ -100,8 +100,10 @@ async fn exchange(
     draft: &mut Draft,
 ) -> Result<Vec<SpooledPicture>, Cause> {
     let Draft { facts, usage_is_final: is_final } = draft;
-    references::unchanged(&tools.references, &claim.spec).await.map_err(|fault| {
-        if is_out_of_files(&fault) { out_of_files(&fault) } else { Cause::Unsendable(fault) }
+    tools.references.unchanged(&claim.spec).await.map_err(|fault| match fault {
+        fault if is_out_of_files(&fault) => out_of_files(&fault),
+        fault @ ReferenceFault::Away(_) => Cause::Machine(WorkError::StoreAway(fault.to_string())),
+        fault => Cause::Unsendable(fault),
     })?;
     let redact = |text: &str| client.endpoint().key.redact(text);
     let request = Request {
@@ -258,7 +260,9 @@ fn record(
         succeeded: result.is_ok(),
         may_be_billed: match result {
             // It never left.
-            Err(Cause::Unsendable(_) | Cause::Machine(WorkError::OutOfFiles(_))) => false,
+            Err(
+                Cause::Unsendable(_) | Cause::Machine(WorkError::OutOfFiles(_) | WorkError::StoreAway(_)),
+            ) => false,
             Ok(_) | Err(Cause::Aborted | Cause::Machine(_)) => true,
             Err(Cause::Fault(fault)) => fault.may_be_billed,
         },

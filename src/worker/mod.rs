@@ -22,7 +22,7 @@ mod room;
 mod simulation;
 mod spooler;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rand::RngExt as _;
 use tokio::sync::watch;
@@ -34,7 +34,7 @@ pub use progress::{Phase, Progress};
 
 use crate::gemini::{Client, ImageFetcher};
 use crate::job::{Clock, CrashPoint, RunId, WorkerId, crash_point};
-use crate::manifest::DigestCache;
+use crate::manifest::Objects;
 use crate::output::{Disk, PublishError, Results, SpoolDir, SpoolError, host_name};
 use crate::platform;
 use crate::queue::{Queue, QueueError, RunStart, WorkerStart};
@@ -65,6 +65,8 @@ pub struct Work {
     pub fetcher: ImageFetcher,
     /// Where results go, and the folder that they pass through.
     pub results: Results,
+    /// Where references in object storage are read from.
+    pub objects: Arc<dyn Objects>,
     /// How much room is left in the folder.
     pub disk: Arc<dyn Disk>,
     /// The time.
@@ -94,6 +96,9 @@ pub enum WorkError {
         "another process took this one's jobs over, since it could take the lock of its spool folder; run the same command again"
     )]
     DeclaredDead,
+    /// What a request needs is in object storage, which cannot be reached.
+    #[error("{0}")]
+    StoreAway(String),
     /// This process has no file descriptor left.
     #[error("{0}")]
     OutOfFiles(String),
@@ -110,6 +115,7 @@ impl WorkError {
     fn stop(&self) -> Option<Stop> {
         match self {
             Self::OutOfFiles(why) => Some(Stop::OutOfFiles(why.clone())),
+            Self::StoreAway(why) => Some(Stop::Bucket(why.clone())),
             Self::Publish(PublishError::Task(_)) => None,
             Self::Spool(SpoolError::Io { .. }) | Self::Publish(_) if is_out_of_files(self) => {
                 Some(Stop::OutOfFiles(self.to_string()))
@@ -135,7 +141,10 @@ fn is_out_of_files(error: &(dyn std::error::Error + 'static)) -> bool {
 
 /// Works until nothing is left in scope, or a reason to stop. Everything it began is joined
 /// before it returns. Not cancel-safe: raise `shutdown` instead of dropping the future.
-pub async fn work(work: Work) -> Result<Ending, WorkError> {
+pub async fn work(mut work: Work) -> Result<Ending, WorkError> {
+    for client in &mut work.clients {
+        *client = client.clone().reading_from(Arc::clone(&work.objects));
+    }
     from_start_to_end(work).await.or_else(|error| error.stop().map(Ending::Stopped).ok_or(error))
 }
 
@@ -195,7 +204,7 @@ async fn work_as(work: &Work, ids: (RunId, WorkerId), spool: Arc<SpoolDir>) -> R
     rescue::rescue(work, ids.1, &mut blocked).await?;
     rescue::sweep(work).await?;
     crash_point(CrashPoint::Swept);
-    let references: References = Arc::new(Mutex::new(DigestCache::default()));
+    let references = References::new(Arc::clone(&work.objects));
     let tools =
         Tools { fetcher: work.fetcher.clone(), spool, prices: work.config.prices.clone(), references };
     Dispatcher::new(work, tools, ids, blocked).run().await

@@ -10,7 +10,7 @@ use nightpress::gemini::{Client, Endpoint, ImageFetcher, Key, Timeouts};
 use nightpress::job::{
     Clock, Digest, Job, MediaType, ModelName, PriceTable, Provider, Reference, Spec, SystemClock,
 };
-use nightpress::output::{LocalDisk, RunFolder};
+use nightpress::output::{Buckets, LocalDisk, RunFolder};
 use nightpress::pacing::RetryPolicy;
 use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
 use nightpress::queue::{LoadPolicy, LostPolicy, NewJob, Queue, Scope};
@@ -83,6 +83,7 @@ async fn prepared(batch: &Batch, references: &[Reference], folder: RunFolder, ba
         clients: vec![Client::new(endpoint.clone(), Timeouts::default()).expect("a client")],
         fetcher: ImageFetcher::new(endpoint.base_url, Timeouts::default()).expect("a fetcher"),
         results: folder.into(),
+        objects: Arc::new(Buckets::patient()),
         disk: Arc::new(LocalDisk),
         clock,
         observer: Arc::new(Unobserved),

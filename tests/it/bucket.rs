@@ -14,13 +14,13 @@ use crate::s3::{self, Bucket, Refusal};
 const DENIED: &str = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
 
 /// A desk whose programs find a bucket.
-struct Studio {
-    desk: Desk,
-    bucket: Bucket,
+pub(crate) struct Studio {
+    pub(crate) desk: Desk,
+    pub(crate) bucket: Bucket,
 }
 
 impl Studio {
-    async fn new(jobs: usize) -> Option<Self> {
+    pub(crate) async fn new(jobs: usize) -> Option<Self> {
         let bucket = s3::bucket().await?;
         let desk = Desk::new(vec![]).await;
         desk.write("m.jsonl", &manifest(jobs));
@@ -34,7 +34,7 @@ impl Studio {
         command.spawn().expect("starts")
     }
 
-    async fn run(&self, args: &[&str]) -> Seen {
+    pub(crate) async fn run(&self, args: &[&str]) -> Seen {
         self.desk.finish(self.start(args, &[])).await
     }
 
@@ -49,7 +49,7 @@ impl Studio {
     }
 
     /// Whatever stands among the results came whole from the server, once, and nothing else is left.
-    async fn check(&self, images: usize) {
+    pub(crate) async fn check(&self, images: usize) {
         let sent: Vec<Digest> =
             self.desk.simulator.log().entries.into_iter().flat_map(|entry| entry.images).collect();
         let keys = self.keys("spring/images/").await;

@@ -15,6 +15,7 @@ mod many;
 #[allow(dead_code, reason = "the tests of the engine use the rest")]
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod objects;
 mod press;
 mod program;
 mod raw;

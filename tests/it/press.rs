@@ -8,7 +8,8 @@ use nightpress::gemini::{Client, Endpoint, ImageFetcher, Key, Timeouts};
 use nightpress::job::{
     AttemptOutcome, Clock, Job, JobState, ModelName, PriceTable, Provider, Spec, SystemClock,
 };
-use nightpress::output::{Disk, LocalDisk, RunFolder};
+use nightpress::manifest::Objects;
+use nightpress::output::{Buckets, Disk, LocalDisk, RunFolder};
 use nightpress::pacing::{Backoff, RetryPolicy};
 use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
 use nightpress::queue::{AttemptRow, JobFilter, JobRow, LoadPolicy, LostPolicy, NewJob, Queue, Scope};
@@ -33,6 +34,7 @@ pub(crate) struct Press {
     pub(crate) shutdown: watch::Sender<Shutdown>,
     pub(crate) events: Arc<Events>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) objects: Arc<dyn Objects>,
     pub(crate) disk: Arc<dyn Disk>,
 }
 
@@ -139,6 +141,7 @@ impl Press {
             shutdown,
             events: Arc::new(Events::default()),
             clock: Arc::new(SystemClock),
+            objects: Arc::new(Buckets::patient()),
             disk: Arc::new(LocalDisk),
         }
     }
@@ -173,6 +176,7 @@ impl Press {
             clients,
             fetcher: ImageFetcher::new(base_url, self.timeouts).expect("builds"),
             results: self.folder().into(),
+            objects: Arc::clone(&self.objects),
             disk: Arc::clone(&self.disk),
             clock: Arc::clone(&self.clock),
             observer: Arc::clone(&self.events) as Arc<dyn Observer>,

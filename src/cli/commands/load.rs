@@ -33,7 +33,7 @@ pub(in crate::cli) async fn run(session: Session, args: LoadArgs) -> Result<Exit
     let settings = args.load.or(config.options.load.clone()).settings(&config);
     let voice = args.output.or(config.options.output).voice();
     let site = Site::of_manifest(&args.folder, &queue, (&args.manifest, settings.provider))?;
-    let loader = Loader::new(&args.manifest, settings.clone(), session.clock.as_ref())?;
+    let loader = Loader::new(&args.manifest, settings.clone(), session.clock.as_ref()).await?;
     let what = Load { manifest: &args.manifest, loader: &loader, settings: &settings, cost_max: None, voice };
     let (queue, results) = load(&session, &site, what).await?;
     let tally = queue.tally().await?;

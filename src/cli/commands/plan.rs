@@ -31,7 +31,7 @@ pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit>
     let settings = Settings::new(args.options, &session.config()?, session.clock.as_ref())?;
     let provider = settings.load.provider;
     let site = Site::of_manifest(&args.folder, &settings.queue, (&args.manifest, provider))?;
-    let loader = Loader::new(&args.manifest, settings.load.clone(), session.clock.as_ref())?;
+    let loader = Loader::new(&args.manifest, settings.load.clone(), session.clock.as_ref()).await?;
     let queue = session.compare_with(&site, &args.manifest, provider).await?;
     let results = site.results(Some(queue.as_ref())).await?;
     ledger::check(Some(queue.as_ref()), &results).await?;

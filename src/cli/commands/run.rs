@@ -25,7 +25,7 @@ pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit>
     let settings = Settings::new(args.options, &session.config()?, session.clock.as_ref())?;
     let api = Api::find(&settings)?;
     let site = Site::of_manifest(&args.folder, &settings.queue, (&args.manifest, settings.load.provider))?;
-    let loader = Loader::new(&args.manifest, settings.load.clone(), session.clock.as_ref())?;
+    let loader = Loader::new(&args.manifest, settings.load.clone(), session.clock.as_ref()).await?;
     let what = Load {
         manifest: &args.manifest,
         loader: &loader,

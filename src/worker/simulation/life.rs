@@ -11,7 +11,7 @@ use super::queue::Watched;
 use super::world::World;
 use crate::gemini::{Client, Endpoint, ImageFetcher, Key, Timeouts};
 use crate::job::{Clock, Provider};
-use crate::output::{Disk, Free};
+use crate::output::{Buckets, Disk, Free};
 use crate::queue::Queue;
 use crate::worker::{Ending, Event, Observer, Shutdown, Work, WorkError, work};
 
@@ -82,6 +82,7 @@ pub(super) fn start(world: &Arc<World>, life: usize, calm: bool, tasks: &mut Joi
         clients: vec![client.answered_by(Arc::new(Server { anchor: Arc::clone(&anchor) }))],
         fetcher,
         results: world.folder.clone().into(),
+        objects: Arc::new(Buckets::patient()),
         disk: Arc::new(SimulatedDisk(Arc::clone(&anchor))),
         clock: Arc::clone(&world.clock) as Arc<dyn Clock>,
         observer: Arc::clone(&anchor) as Arc<dyn Observer>,
