@@ -54,11 +54,9 @@ CREATE TABLE lane (
     confidence    bigint,
     in_flight_max bigint,
     learned_at    bigint,
-    -- What all its workers share: how many the last claim was granted, when the next request may leave, and
-    -- until when nothing may since the provider refused (0: open).
-    granted       bigint NOT NULL DEFAULT 0,
-    next_at       double precision NOT NULL DEFAULT 0,
-    closed_until  bigint NOT NULL DEFAULT 0,
+    -- What all its workers share: how fast, how many at once, until when not at all; as `pacing` keeps it.
+    kept          text,
+    kept_at       bigint NOT NULL DEFAULT 0,
     UNIQUE (provider, model, key_id)
 ) WITH (fillfactor = 20);
 
@@ -211,6 +209,8 @@ CREATE TABLE attempt (
 ) WITH (fillfactor = 70);
 CREATE INDEX attempt_job ON attempt (job, attempt);
 CREATE INDEX attempt_listed ON attempt (batch, attempt);
+-- What a refusal is measured with.
+CREATE INDEX attempt_paced ON attempt (lane, sent_at);
 
 CREATE TABLE output (
     output   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

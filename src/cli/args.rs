@@ -170,6 +170,11 @@ pub(super) struct QueueOptions {
     #[arg(long, value_name = "NAME", env = "NIGHTPRESS_BATCH")]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) batch: Option<String>,
+    /// A worker of another machine that was not heard of for so long is dead; the same for all workers of a batch
+    /// [default: 30s].
+    #[arg(long, value_name = "DURATION", env = "NIGHTPRESS_SILENT_AFTER", hide = true)]
+    #[serde(default, deserialize_with = "scalar")]
+    pub(super) silent_after: Option<Span>,
 }
 
 /// How much is said.
@@ -255,7 +260,8 @@ pub(super) struct SendOptions {
     )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) max_in_flight: Option<Count>,
-    /// Requests a minute for each key and model in this process; without it the limit is found out.
+    /// Requests a minute for each key and model: in this process, with --queue of all workers together; without it
+    /// the limit is found out.
     #[arg(
         long,
         value_name = "N",
@@ -265,7 +271,7 @@ pub(super) struct SendOptions {
     )]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) rpm: Option<Count>,
-    /// Images a minute for each key and model in this process.
+    /// Images a minute for each key and model, counted as --rpm is.
     #[arg(
         long,
         value_name = "N",

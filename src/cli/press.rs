@@ -250,11 +250,14 @@ impl Press {
             Ok(Ending::Done | Ending::Interrupted) => None,
             Err(error) => Some(error.to_string()),
         };
+        // A queue that was away until the time was over is no other end than the one that was asked for.
+        let is_away = matches!(&worked, Err(WorkError::Queue(QueueError::Unreachable { .. })));
+        let exit = signal.filter(|_| is_away).map_or(Exit::Stopped, Exit::Interrupted);
         match (self.tell_end(worked, signal).await, stopped) {
             (Err(error), Some(reason)) => {
                 self.session.terminal.note(&format!("error: {}", printable(&error.to_string())));
                 self.session.terminal.note(&format!("stopped: {}", printable(&reason)));
-                Ok(Exit::Stopped)
+                Ok(exit)
             }
             (told, _) => told,
         }

@@ -58,9 +58,9 @@ impl Session {
     ) -> Result<Arc<dyn Queue>, QueueError> {
         match &site.database {
             None => Ok(Arc::new(SqliteQueue::open(self.options(&site.folder, access, identity)).await?)),
-            Some(Database { address, batch }) => {
-                let (address, batch) = (address.clone(), batch.clone());
-                let options = postgres::OpenOptions { address, batch, access, identity };
+            Some(Database { address, batch, silent_after }) => {
+                let (address, batch, silent_after) = (address.clone(), batch.clone(), *silent_after);
+                let options = postgres::OpenOptions { address, batch, access, identity, silent_after };
                 Ok(Arc::new(PostgresQueue::open(options).await?))
             }
         }

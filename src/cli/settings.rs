@@ -13,7 +13,7 @@ use super::value::AtOnce;
 use crate::gemini::{Timeouts, is_loopback};
 use crate::job::{Clock, Micros, ModelName, PriceTable, Provider, Timestamp};
 use crate::pacing::{Backoff, RetryPolicy};
-use crate::queue::postgres::Address;
+use crate::queue::postgres::{Address, SILENT_AFTER};
 use crate::queue::{LoadPolicy, LostPolicy, Scope};
 use crate::worker::{Concurrency, FailureLimit, PerMinute};
 
@@ -23,6 +23,8 @@ const IN_FLIGHT_MAX: u32 = 256;
 /// A request above this is an error of the manifest; the practical bound is about 18 MB (users'
 /// reports, 2026-11), and it is warned of.
 const REQUEST_BYTES_MAX: u64 = 100_000_000;
+/// A worker beats ten times in this; more often, it would do little else.
+const SILENT_AFTER_MIN: Duration = Duration::from_millis(500);
 /// How long running requests may go on after the first interrupt: longer than a usual answer takes.
 const GRACE: Duration = Duration::from_secs(120);
 
@@ -113,7 +115,7 @@ macro_rules! layered {
 layered! {
     LoadOptions { provider, model, keep_changed, prune, max_request_bytes }
     ScopeOptions { first, job }
-    QueueOptions { queue, batch }
+    QueueOptions { queue, batch, silent_after }
     SendOptions {
         concurrency, max_in_flight, rpm, ipm, wait, base_url, allow_insecure, api_key_file, scenario, seed, max_attempts, backoff_base,
         backoff_cap, lost, repair, max_cost, max_failures, deadline, timeout, idle_timeout, grace, listen
@@ -134,6 +136,11 @@ impl OutputOptions {
 }
 
 impl QueueOptions {
+    /// When a worker of another machine is dead.
+    pub(super) fn silence(&self) -> Duration {
+        self.silent_after.map_or(SILENT_AFTER, |span| span.0.max(SILENT_AFTER_MIN))
+    }
+
     /// The database of the queue, unless it is in the run folder.
     pub(super) fn address(&self) -> Result<Option<Address>> {
         match (self.queue.as_deref().filter(|url| !url.is_empty()), &self.batch) {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
@@ -31,6 +32,8 @@ pub(super) struct Site {
 pub(super) struct Database {
     pub(super) address: Address,
     pub(super) batch: String,
+    /// When a worker of another machine is dead.
+    pub(super) silent_after: Duration,
 }
 
 impl Site {
@@ -51,7 +54,7 @@ impl Site {
                 let Some(batch) = queue.batch.clone().or_else(|| name_of(&folder)) else {
                     bail!("{} gives the batch no name; name it with --batch NAME", folder.path().display())
                 };
-                Some(Database { address, batch })
+                Some(Database { address, batch, silent_after: queue.silence() })
             }
         };
         Ok(Self { folder, database, bucket })
@@ -77,7 +80,8 @@ impl Site {
             Some(folder) => folder,
             None => folder::below_out(&batch)?,
         };
-        Ok(Self { folder, database: Some(Database { address, batch }), bucket })
+        let silent_after = queue.silence();
+        Ok(Self { folder, database: Some(Database { address, batch, silent_after }), bucket })
     }
 
     /// What other commands are told to find it by, without a password.
@@ -88,7 +92,7 @@ impl Site {
         };
         match &self.database {
             None => format!("-o {}", printable(&folder)),
-            Some(Database { address, batch }) => {
+            Some(Database { address, batch, .. }) => {
                 format!("--queue {address} --batch {} -o {}", printable(batch), printable(&folder))
             }
         }

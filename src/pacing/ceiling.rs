@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::limit::whole;
@@ -29,13 +30,20 @@ const TRY_MAX: Duration = Duration::from_secs(600);
 const AGREE: usize = 3;
 
 /// A refusal, as seen from both sides.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Refusal {
-    pub(super) at: Instant,
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Refusal<T = Instant> {
+    pub(super) at: T,
     /// Requests that left in the minute before.
     pub(super) sent: u32,
     /// Requests on their way.
     pub(super) in_flight: u32,
+}
+
+impl<T> Refusal<T> {
+    /// The same with its time kept otherwise.
+    pub(super) fn with_times<U>(self, time: impl Fn(T) -> U) -> Refusal<U> {
+        Refusal { at: time(self.at), sent: self.sent, in_flight: self.in_flight }
+    }
 }
 
 /// What a refusal was about.
@@ -57,14 +65,14 @@ pub(super) struct Ceiling {
     most: u32,
     latencies: VecDeque<Duration>,
     answers: u32,
-    p90: Option<Duration>,
-    found: Option<Found>,
-    refusals: VecDeque<Refusal>,
+    pub(super) p90: Option<Duration>,
+    pub(super) found: Option<Found>,
+    pub(super) refusals: VecDeque<Refusal>,
 }
 
 /// A limit of the server on requests in flight.
-#[derive(Debug, Clone, Copy)]
-struct Found {
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Found {
     now: u32,
     /// Who is refused with fewer in flight met something else.
     at_least: u32,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// A cooldown that nobody asked for: the first, four times as long with each probe that is refused
@@ -16,7 +17,7 @@ const HINT_JITTER: (f64, f64) = (0.05, 0.4);
 const SILENCE_MIN: Duration = Duration::from_millis(1_200);
 
 /// Why a lane is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Why {
     /// A rate limit, for as long as the server asked.
     Asked,
@@ -32,16 +33,16 @@ pub enum Why {
 
 impl Why {
     /// Only an answer proves that this is over; elsewhere it is enough not to be refused.
-    fn needs_success(self) -> bool {
+    pub(super) fn needs_success(self) -> bool {
         matches!(self, Self::Trouble | Self::Outage)
     }
 }
 
 /// A lane that is closed for a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Closed {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed<T = Instant> {
     /// Until when.
-    pub until: Instant,
+    pub until: T,
     /// Why.
     pub why: Why,
 }
@@ -56,20 +57,34 @@ pub(super) enum Gate {
     Shut(Option<Instant>),
 }
 
-/// The closure of a lane.
-#[derive(Debug, Clone)]
-pub(super) struct Closure {
+/// The closure of a lane. `T` is how a time is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Closure<T = Instant> {
     /// The last closure, until it is proven to be over.
-    closed: Option<Closed>,
+    closed: Option<Closed<T>>,
     /// The probe's number and when it left.
-    probe: Option<(u64, Instant)>,
+    probe: Option<(u64, T)>,
     /// Probes in a row that were refused.
     refused_probes: u32,
     /// The last refusal that was acted on: those of requests sent before it are old news.
-    pub(super) reacted_at: Option<Instant>,
+    pub(super) reacted_at: Option<T>,
     /// How long refusals take to come, and by how much that varies.
     round_trip: f64,
     deviation: f64,
+}
+
+impl<T> Closure<T> {
+    /// The same with its times kept otherwise.
+    pub(super) fn with_times<U>(self, time: impl Fn(T) -> U) -> Closure<U> {
+        Closure {
+            closed: self.closed.map(|Closed { until, why }| Closed { until: time(until), why }),
+            probe: self.probe.map(|(number, at)| (number, time(at))),
+            refused_probes: self.refused_probes,
+            reacted_at: self.reacted_at.map(&time),
+            round_trip: self.round_trip,
+            deviation: self.deviation,
+        }
+    }
 }
 
 impl Closure {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::ceiling::{About, Ceiling, Refusal};
@@ -25,7 +26,7 @@ const OUTAGE_SENDS: u32 = 12;
 /// The time between two probes of an outage.
 const OUTAGE_PROBE_EVERY: Duration = Duration::from_secs(60);
 /// What was learned longer ago is forgotten: limits change with tiers and at midnight.
-const LEARNED_AGE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
+pub(super) const LEARNED_AGE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// What a lane was told about its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,10 +83,10 @@ pub struct Grant {
 /// What a request carries to be told apart when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
-    number: u64,
-    sent_at: Instant,
+    pub(super) number: u64,
+    pub(super) sent_at: Instant,
     /// Other requests on their way when it left.
-    in_flight: u32,
+    pub(super) in_flight: u32,
 }
 
 impl Ticket {
@@ -122,8 +123,8 @@ pub struct LaneState {
 }
 
 /// What kept a lane from sending more when it was last asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum HeldBy {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum HeldBy {
     /// Nothing: there was nothing more to send.
     Nothing,
     Closure,
@@ -134,24 +135,24 @@ enum HeldBy {
 /// The pacing state of one lane. See the module's documentation.
 #[derive(Debug, Clone)]
 pub struct Lane {
-    images_per_minute: Option<u32>,
-    limit: Limit,
-    sends: Sends,
-    closure: Closure,
-    ceiling: Ceiling,
-    overload: Overload,
-    in_flight: u32,
+    pub(super) images_per_minute: Option<u32>,
+    pub(super) limit: Limit,
+    pub(super) sends: Sends,
+    pub(super) closure: Closure,
+    pub(super) ceiling: Ceiling,
+    pub(super) overload: Overload,
+    pub(super) in_flight: u32,
     /// What is left of the first volley.
-    volley: u32,
+    pub(super) volley: u32,
     /// When the next request is due.
-    next_at: Instant,
-    asked_at: Instant,
-    held_by: HeldBy,
+    pub(super) next_at: Instant,
+    pub(super) asked_at: Instant,
+    pub(super) held_by: HeldBy,
     /// Permits of the last grant that were not used: whoever leaves some has nothing to send.
-    unused: u32,
+    pub(super) unused: u32,
     /// When something last succeeded, and what was sent since.
-    succeeded_at: Instant,
-    sent_since: u32,
+    pub(super) succeeded_at: Instant,
+    pub(super) sent_since: u32,
 }
 
 impl Lane {
@@ -289,8 +290,13 @@ impl Lane {
 
     /// A request leaves.
     pub fn sent(&mut self, now: Instant) -> Ticket {
-        let ticket =
-            Ticket { number: self.sends.add(now, self.in_flight), sent_at: now, in_flight: self.in_flight };
+        self.sent_as(self.sends.next(), now)
+    }
+
+    /// A request leaves that the caller gave a number, higher than all before.
+    pub(super) fn sent_as(&mut self, number: u64, now: Instant) -> Ticket {
+        self.sends.add(number, now, self.in_flight);
+        let ticket = Ticket { number, sent_at: now, in_flight: self.in_flight };
         self.closure.sent(ticket.number, now);
         self.in_flight += 1;
         self.unused = self.unused.saturating_sub(1);
@@ -308,10 +314,15 @@ impl Lane {
     /// A request was admitted and answered, with so many images: also if the answer is that
     /// there will be no picture.
     pub fn succeeded(&mut self, now: Instant, ticket: Ticket, images: u32) {
-        self.in_flight = self.in_flight.saturating_sub(1);
         self.sends.brought(ticket.number, images);
         self.ceiling.took(now.saturating_duration_since(ticket.sent_at));
-        if let Some(slowest) = self.ceiling.slowest() {
+        self.answered(now, ticket, self.ceiling.slowest());
+    }
+
+    /// A request was answered; `slowest` is the longest that one took lately.
+    pub(super) fn answered(&mut self, now: Instant, ticket: Ticket, slowest: Option<Duration>) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(slowest) = slowest {
             self.limit.answered(ticket.in_flight + 1, slowest);
             self.next_at = self.next_at.min(now + self.limit.gap());
         }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::sends::MINUTE;
@@ -58,7 +59,7 @@ const SLACK_MAX: Duration = Duration::from_millis(1_600);
 const SLACK_STEP: Duration = Duration::from_millis(400);
 
 /// Where a believed limit comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// A person gave it.
     Given,
@@ -71,7 +72,7 @@ pub enum Source {
 }
 
 /// What the pace is doing.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 enum Mode {
     /// No limit was met yet.
     Ramp,
@@ -84,7 +85,7 @@ enum Mode {
 }
 
 /// A refusal in the middle of a search.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Search {
     /// What had left in the minute before.
     sent: f64,
@@ -96,9 +97,9 @@ struct Search {
     is_young: bool,
 }
 
-/// A believed limit in requests per minute.
-#[derive(Debug, Clone)]
-pub(super) struct Limit {
+/// A believed limit in requests per minute. `T` is how a time is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Limit<T = Instant> {
     believed: f64,
     /// The limit of the last hold.
     plateau: f64,
@@ -110,16 +111,37 @@ pub(super) struct Limit {
     since: Duration,
     /// How often the plateau was confirmed; more than [`CONFIDENT`] is as good as that.
     confidence: u32,
-    best: Option<(f64, Instant)>,
+    best: Option<(f64, T)>,
     slack: Duration,
     /// The last refusals while holding.
-    held: VecDeque<Instant>,
+    held: VecDeque<T>,
     /// The last one in all.
-    refused_at: Option<Instant>,
+    refused_at: Option<T>,
     /// What the last measurement said and the pace then, if it met the search.
     search: Option<Search>,
     /// What the last refusal asked to wait.
     pub(super) cost: Duration,
+}
+
+impl<T> Limit<T> {
+    /// The same with its times kept otherwise.
+    pub(super) fn with_times<U>(self, time: impl Fn(T) -> U) -> Limit<U> {
+        Limit {
+            believed: self.believed,
+            plateau: self.plateau,
+            most: self.most,
+            source: self.source,
+            mode: self.mode,
+            since: self.since,
+            confidence: self.confidence,
+            best: self.best.map(|(best, at)| (best, time(at))),
+            slack: self.slack,
+            held: self.held.into_iter().map(&time).collect(),
+            refused_at: self.refused_at.map(&time),
+            search: self.search,
+            cost: self.cost,
+        }
+    }
 }
 
 impl Limit {
@@ -160,6 +182,16 @@ impl Limit {
 
     pub(super) fn confidence(&self) -> u32 {
         self.confidence
+    }
+
+    /// Whether it is a person's own, of so many.
+    pub(super) fn is_given(&self, per_minute: u32) -> bool {
+        self.source == Source::Given && whole(self.most) == whole(Self::given(per_minute).most)
+    }
+
+    /// A search that quick answers clock.
+    pub(super) fn is_searching(&self) -> bool {
+        self.mode == Mode::Ramp
     }
 
     /// The window in which no more than [`Limit::count`] may leave.

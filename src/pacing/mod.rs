@@ -1,10 +1,10 @@
-//! Floor 3: how fast, how many at once, and how often again. Pure: time and randomness are
+//! Floor 2: how fast, how many at once, and how often again. Pure: time and randomness are
 //! handed in, nothing here sleeps or sends.
 //!
 //! A [`Lane`] is everything that shares one limit at the provider: (provider, key, model). In
 //! reading order: `lane` (the gates, and what a caller sees), `limit` (what is believed, and how it
 //! is found out), `sends` (the log that it is measured with), `closure` (closed, half open, open),
-//! `ceiling` (requests in flight), `overload` (503s). `virtual_clock` proves them against simulated
+//! `ceiling` (requests in flight), `overload` (503s), `shared` (one lane for the workers of many machines). `virtual_clock` proves them against simulated
 //! servers.
 //!
 //! ```
@@ -31,6 +31,7 @@ mod limit;
 mod overload;
 mod retry;
 mod sends;
+mod shared;
 #[cfg(test)]
 mod virtual_clock;
 
@@ -40,3 +41,4 @@ pub use daily::daily_quota_reset;
 pub use lane::{Grant, Hints, Lane, LaneLimits, LaneState, Learned, Ticket};
 pub use limit::Source;
 pub use retry::{RetryPolicy, Verdict};
+pub use shared::{End, Logged, Share};

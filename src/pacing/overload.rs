@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
 
 /// So many in a row, without another end between them: one alone is nothing.
 const STRAIGHT: u32 = 5;
@@ -17,9 +18,9 @@ const SLOW_START_MIN: u32 = 4;
 const SLOW_START_MAX: u32 = 64;
 
 /// Counts overloads, and lets few requests through after them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Overload {
-    rest_first: Duration,
+    pub(super) rest_first: Duration,
     straight: u32,
     /// Closures since the last success.
     rests: u32,
@@ -29,6 +30,11 @@ pub(super) struct Overload {
 impl Overload {
     pub(super) fn new(rest_first: Duration) -> Self {
         Self { rest_first, straight: 0, rests: 0, slow_start: None }
+    }
+
+    /// Whether a success would change anything.
+    pub(super) fn is_calm(&self) -> bool {
+        self.straight == 0 && self.rests == 0 && self.slow_start.is_none()
     }
 
     /// Requests that may be on their way.

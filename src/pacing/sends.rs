@@ -18,6 +18,7 @@ const KEPT_MAX: usize = 16_384;
 /// refusals, and who forgets them believes in a limit that is not there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Send {
+    number: u64,
     pub(super) at: Instant,
     /// Other requests on their way when it left.
     pub(super) in_flight: u32,
@@ -30,21 +31,32 @@ pub(super) struct Send {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sends {
     log: VecDeque<Send>,
-    /// The number of the first one in `log`.
-    first: u64,
 }
 
 impl Sends {
-    /// Adds one and returns its number.
-    pub(super) fn add(&mut self, at: Instant, in_flight: u32) -> u64 {
+    /// The number of the next one, where nobody else gives it one.
+    pub(super) fn next(&self) -> u64 {
+        self.log.back().map_or(0, |last| last.number + 1)
+    }
+
+    /// Adds one with a number that is higher than all before.
+    pub(super) fn add(&mut self, number: u64, at: Instant, in_flight: u32) {
         while self.log.len() >= KEPT_MAX || self.log.front().is_some_and(|send| send.at + KEPT < at) {
             self.log.pop_front();
-            self.first += 1;
         }
         // The log is in order even if a caller's clock readings are not.
         let at = self.log.back().map_or(at, |last| last.at.max(at));
-        self.log.push_back(Send { at, in_flight, refused: false, images: 1 });
-        self.first + self.log.len() as u64 - 1
+        self.log.push_back(Send { number, at, in_flight, refused: false, images: 1 });
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.log.clear();
+    }
+
+    /// All that left in the `window` before `now`, with the images that they brought.
+    pub(super) fn left_within(&self, now: Instant, window: Duration) -> impl Iterator<Item = (Instant, u32)> {
+        self.log.iter().skip(self.left_before(now, window)).map(|send| (send.at, send.images))
     }
 
     /// The send with this number was refused.
@@ -61,6 +73,20 @@ impl Sends {
         }
     }
 
+    /// The last one that left by then brought so many images.
+    pub(super) fn brought_by(&mut self, at: Instant, images: u32) {
+        let left = self.log.partition_point(|send| send.at <= at);
+        if let Some(send) = left.checked_sub(1).and_then(|last| self.log.get_mut(last)) {
+            send.images = send.images.saturating_add(images.saturating_sub(1));
+        }
+    }
+
+    /// Others on their way when the one with this number left, as far as it is kept.
+    pub(super) fn in_flight_of(&self, number: u64) -> Option<u32> {
+        let at = self.log.binary_search_by_key(&number, |send| send.number).ok()?;
+        self.log.get(at).map(|send| send.in_flight)
+    }
+
     /// How long ago the first one left, as far as it is kept.
     pub(super) fn age(&self, now: Instant) -> Duration {
         self.log.front().map_or(Duration::ZERO, |send| now.saturating_duration_since(send.at))
@@ -74,7 +100,7 @@ impl Sends {
 
     /// How many left in the minute before the send with this number.
     pub(super) fn before(&self, number: u64, at: Instant) -> u32 {
-        let up_to = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok()).unwrap_or(0);
+        let up_to = self.log.partition_point(|send| (send.at, send.number) < (at, number));
         count(up_to.saturating_sub(self.left_before(at, MINUTE)))
     }
 
@@ -117,7 +143,7 @@ impl Sends {
     }
 
     fn by_number(&mut self, number: u64) -> Option<&mut Send> {
-        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let at = self.log.binary_search_by_key(&number, |send| send.number).ok()?;
         self.log.get_mut(at)
     }
 }

@@ -1,4 +1,4 @@
-//! Floor 2: the durable queue and the ledger. The only home of SQL.
+//! Floor 3: the durable queue and the ledger. The only home of SQL.
 //!
 //! [`Queue`] is the contract that the floors above rely on; every engine passes the suite in
 //! `conformance`. What an engine must keep:
@@ -47,12 +47,18 @@ pub use read::{
 };
 pub use work::{
     AttemptFacts, Beat, Claim, ClaimRequest, Claimed, Company, Counters, LOST_ALONE_MAX, LOST_UNTIL_ALONE,
-    LostPolicy, Next, OldOutput, OutputKind, OutputMove, OutputStatus, Permits, PlannedOutput, Publication,
-    Rescued, RunStart, Scope, Settlement, WorkerStart,
+    LaneEnd, LostPolicy, Next, OldOutput, OutputKind, OutputMove, OutputStatus, Permits, PlannedOutput,
+    Publication, Rescued, RunStart, Scope, Settlement, WorkerStart,
 };
 
-use crate::job::{AttemptId, Epoch, JobId, JobName, LaneId, Micros, OutputId, RunId, Timestamp, WorkerId};
+use tokio::time::Instant;
+
+use crate::job::{AttemptId, Epoch, JobId, JobName, Micros, OutputId, RunId, Timestamp, WorkerId};
 use crate::manifest::DigestEntry;
+use crate::pacing::Lane;
+
+/// How often a worker says that it lives, hears of cancellations and looks for dead neighbours, as a rule.
+const HEARTBEAT: Duration = Duration::from_secs(3);
 
 /// The durable queue of one batch. See the module's contract.
 #[async_trait]
@@ -130,10 +136,10 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// dead gets [`QueueError::DeclaredDead`]: nobody would rescue what it leased.
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, QueueError>;
 
-    /// The provider refused a request of this lane: no worker of it is given jobs for so long, and then one
-    /// goes first. Where a lane is not shared there is nothing to tell.
-    async fn close_lane(&self, _lane: LaneId, _for: Duration) -> Result<(), QueueError> {
-        Ok(())
+    /// A request of a shared lane ended in a way that concerns all its workers ([`Lane::heeds`]); returns the lane
+    /// as it is now. Where a lane is not shared there is nothing to tell.
+    async fn lane_ended(&self, _end: LaneEnd) -> Result<Option<Lane>, QueueError> {
+        Ok(None)
     }
 
     /// Ends an attempt and says what becomes of its job. Fenced.
@@ -156,6 +162,11 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     /// The planned files of a job stand in `images/` and are durable: the outputs become
     /// `published`, those they replace are forgotten, the job `succeeded`. Fenced.
     async fn published(&self, job: JobId, epoch: Epoch) -> Result<(), QueueError>;
+
+    /// How often a worker is to beat.
+    fn heartbeat_every(&self) -> Duration {
+        HEARTBEAT
+    }
 
     /// Renews the leases of a worker and brings back what happened to them meanwhile.
     async fn heartbeat(&self, worker: WorkerId) -> Result<Beat, QueueError>;
@@ -190,6 +201,10 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
     fn spans_machines(&self) -> bool {
         false
     }
+
+    /// From `by` on, a server that is away is not waited for any more: what needs it fails, and at once when that
+    /// was seen. Where there is no server, nothing changes.
+    fn hurry(&self, _by: Instant) {}
 
     /// Returns when another process may have changed what there is to do; never, where nobody tells. Word
     /// can be lost: who waits for it looks for itself from time to time.

@@ -7,6 +7,7 @@ use crate::job::{
     AttemptId, AttemptOutcome, Digest, Epoch, JobId, JobName, LaneId, MediaType, Micros, ModelName, OutputId,
     OutputName, RunId, Spec, Usage, WorkerId,
 };
+use crate::pacing::{End, Lane, Share};
 
 /// One start of the program.
 #[derive(Debug, Clone)]
@@ -67,16 +68,16 @@ pub struct Permits {
     /// Models whose jobs it may take, in this order, where those of its own leave something: jobs that
     /// name the lane's model as one that may stand in.
     pub also_for: Vec<ModelName>,
-    /// Requests a minute that all workers of the lane may send together, where a person gave that. Kept by
-    /// engines of many machines; elsewhere the caller's own pacing keeps it.
-    pub per_minute: Option<u32>,
+    /// What the worker brings to a lane that it shares with others: the engine asks the lane then, which may
+    /// give less. `None` where the caller has asked a lane of its own, and of engines that share nothing.
+    pub share: Option<Share>,
 }
 
 impl Permits {
     /// For jobs of the lane's own model.
     #[must_use]
     pub const fn own(lane: LaneId, count: u32) -> Self {
-        Self { lane, count, also_for: Vec::new(), per_minute: None }
+        Self { lane, count, also_for: Vec::new(), share: None }
     }
 }
 
@@ -107,6 +108,23 @@ pub struct Claimed {
     /// Lanes that gave fewer permits than were asked for, since they are shared with other workers, and when to
     /// ask again.
     pub waits: Vec<(LaneId, Duration)>,
+    /// Lanes that are shared, as they are now.
+    pub lanes: Vec<(LaneId, Lane)>,
+}
+
+/// A request of a shared lane ended.
+#[derive(Debug, Clone, Copy)]
+pub struct LaneEnd {
+    /// The lane.
+    pub lane: LaneId,
+    /// The request.
+    pub attempt: AttemptId,
+    /// How it ended.
+    pub end: End,
+    /// What its worker brings.
+    pub share: Share,
+    /// Of the jitter.
+    pub seed: u64,
 }
 
 /// A leased job and the attempt that was written for it.

@@ -20,17 +20,17 @@ use super::lanes::{Begun, LaneEnd, Lanes, Lesson, Moment};
 use super::progress::{Phase, Progress};
 use super::rescue::{Blocked, rescue};
 use super::room::Room;
-use super::{Ending, Event, Shutdown, Stop, Work, WorkError, ending};
+use super::{Ending, Event, Shift, Shutdown, Stop, Work, WorkError, ending};
 use crate::gemini::fault::Fault;
-use crate::job::{
-    AttemptOutcome, CrashPoint, JobId, JobName, JobState, Micros, RunId, WorkerId, crash_point,
-};
+use crate::job::{AttemptOutcome, CrashPoint, JobId, JobName, JobState, Micros, crash_point};
 use crate::output::PublishError;
-use crate::pacing::Ticket;
-use crate::queue::{Claim, ClaimRequest, Company, Permits, Settlement};
+use crate::pacing::{Closed, Lane, Ticket};
+use crate::queue::{
+    Claim, ClaimRequest, Company, LaneEnd as SharedLaneEnd, Permits, Queue, QueueError, Settlement,
+};
 
-/// How often the worker says that it lives, hears of cancellations and looks for dead neighbours.
-const HEARTBEAT: Duration = Duration::from_secs(3);
+/// Nothing is waited for longer than this without another look.
+const LOOKS_EVERY: Duration = Duration::from_secs(3);
 
 /// How often an idle dispatcher looks for work that others put into the queue.
 const POLL: Duration = Duration::from_secs(1);
@@ -45,8 +45,7 @@ const LANES_ALONE: u32 = 64;
 pub(super) struct Dispatcher<'a> {
     work: &'a Work,
     tools: Arc<Tools>,
-    run: RunId,
-    worker: WorkerId,
+    shift: &'a Shift,
     lanes: Lanes,
     breaker: Breaker,
     rng: StdRng,
@@ -61,6 +60,8 @@ pub(super) struct Dispatcher<'a> {
     /// A job runs that may kill the process: nothing else is begun until it has ended.
     alone: bool,
     room: Room,
+    /// Jobs whose end could not be recorded, since the queue was away until the run had to end.
+    unrecorded: Vec<JobName>,
     draining: Option<Drain>,
 }
 
@@ -82,6 +83,8 @@ struct Drain {
 struct Record {
     recorded: Recorded,
     event: EndedEvent,
+    /// The lane, where it is shared and was told of the end.
+    lane: Option<Lane>,
 }
 
 /// An [`Event::Ended`] in the making: what the record adds is the files.
@@ -96,17 +99,11 @@ struct EndedEvent {
 }
 
 impl<'a> Dispatcher<'a> {
-    pub(super) fn new(
-        work: &'a Work,
-        tools: Tools,
-        (run, worker): (RunId, WorkerId),
-        blocked: Blocked,
-    ) -> Self {
+    pub(super) fn new(work: &'a Work, tools: Tools, shift: &'a Shift, blocked: Blocked) -> Self {
         Self {
             work,
             tools: Arc::new(tools),
-            run,
-            worker,
+            shift,
             lanes: Lanes::new(work.config.seed),
             breaker: Breaker::new(work.config.failures_max),
             rng: StdRng::seed_from_u64(work.config.seed.wrapping_add(1)),
@@ -117,6 +114,7 @@ impl<'a> Dispatcher<'a> {
             capped: false,
             alone: false,
             room: Room::new(),
+            unrecorded: Vec::new(),
             draining: None,
         }
     }
@@ -137,9 +135,24 @@ impl<'a> Dispatcher<'a> {
                 WorkError::DeclaredDead => Duration::ZERO,
                 _ => self.work.config.grace,
             };
-            self.finish_what_runs(Instant::now() + grace).await;
+            let cut_at = Instant::now() + grace;
+            let asked = self.shift.ends_by.get().copied();
+            self.finish_what_runs(asked.map_or(cut_at, |by| by.min(cut_at))).await;
         }
+        self.tell_unrecorded();
         result
+    }
+
+    /// What nobody will know of once this process has ended.
+    fn tell_unrecorded(&self) {
+        let Some(first) = self.unrecorded.first() else { return };
+        let warning = format!(
+            "the end of {} requests could not be recorded, since the queue's server is away (first {first}): they \
+             count as lost, and are sent and perhaps paid again",
+            self.unrecorded.len()
+        );
+        tracing::error!(jobs = ?self.unrecorded, "not recorded");
+        self.work.observer.event(&Event::Warning(warning));
     }
 
     /// Records what ends until `cut_at`, cuts the rest off and joins everything. Errors are logged:
@@ -166,7 +179,7 @@ impl<'a> Dispatcher<'a> {
 
     async fn run_to_end(&mut self) -> Result<Ending, WorkError> {
         self.lanes.refresh(self.work).await?;
-        let mut heartbeat = interval(HEARTBEAT);
+        let mut heartbeat = interval(self.work.queue.heartbeat_every());
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut shutdown = self.work.shutdown.clone();
         loop {
@@ -299,8 +312,8 @@ impl<'a> Dispatcher<'a> {
     /// Claims and starts executors. Whether there was anything.
     async fn claim(&mut self, permits: Vec<Permits>, company: Company) -> Result<bool, WorkError> {
         let request = ClaimRequest {
-            worker: self.worker,
-            run: self.run,
+            worker: self.shift.worker,
+            run: self.shift.run,
             permits: permits.clone(),
             scope: self.work.config.scope.clone(),
             cost_max: self.work.config.cost_max,
@@ -311,6 +324,10 @@ impl<'a> Dispatcher<'a> {
         let Some(claimed) = self.unless_paused(claimed)? else { return Ok(false) };
         crash_point(CrashPoint::ClaimCommitted);
         self.capped = claimed.capped;
+        let now = Instant::now();
+        for (id, lane) in claimed.lanes {
+            self.lanes.saw(id, lane, now);
+        }
         for Permits { lane, count, .. } in permits {
             let got = claimed.claims.iter().filter(|claim| claim.lane == lane).count();
             match claimed.waits.iter().find(|(waiting, _)| *waiting == lane) {
@@ -404,19 +421,15 @@ impl<'a> Dispatcher<'a> {
             next: decision.next,
         };
         let (queue, results) = (Arc::clone(&self.work.queue), self.work.results.clone());
-        // A refusal is the lane's, so whoever shares it is told.
-        let refused = (event.outcome == AttemptOutcome::Throttled)
-            .then(|| lesson.opens_at.map(|at| at.saturating_duration_since(now)))
-            .flatten();
+        let (lane, attempt) = (event.claim.lane, event.claim.attempt);
+        let told = lesson.told;
+        let told =
+            told.map(|(end, share)| SharedLaneEnd { lane, attempt, end, share, seed: self.rng.random() });
         self.records.spawn(async move {
             let job = event.claim.name.clone();
-            if let Some(closed_for) = refused
-                && let Err(error) = queue.close_lane(event.claim.lane, closed_for).await
-            {
-                tracing::warn!(error = error.to_string(), "other workers were not told of a refusal");
-            }
+            let lane = tell_lane(queue.as_ref(), told).await;
             let recorded = finish::record(queue, results, settlement).await;
-            (job, recorded.map(|recorded| Record { recorded, event }))
+            (job, recorded.map(|recorded| Record { recorded, event, lane }))
         });
         Ok(())
     }
@@ -449,13 +462,14 @@ impl<'a> Dispatcher<'a> {
         if let (Err(Cause::Fault(fault)), Some(closed)) = (&ended.result, is)
             && was.is_none_or(|was| was.why != closed.why)
         {
-            self.work.observer.event(&Event::LaneClosed {
-                model: claim.spec.model.clone(),
-                for_: closed.until.saturating_duration_since(now),
-                why: fault.message.clone(),
-            });
+            self.tell_closed(claim, closed, (fault.message.clone(), now));
         }
         lesson
+    }
+
+    fn tell_closed(&self, claim: &Claim, closed: Closed, (why, now): (String, Instant)) {
+        let for_ = closed.until.saturating_duration_since(now);
+        self.work.observer.event(&Event::LaneClosed { model: claim.spec.model.clone(), for_, why });
     }
 
     /// An end was recorded: it is told, and what was due to it may go on.
@@ -464,6 +478,9 @@ impl<'a> Dispatcher<'a> {
         joined: Result<(JobName, Result<Record, WorkError>), JoinError>,
     ) -> Result<(), WorkError> {
         let (job, record) = joined.map_err(|error| WorkError::Task(error.to_string()))?;
+        if let Err(WorkError::Queue(QueueError::Unreachable { .. })) = &record {
+            self.unrecorded.push(job.clone());
+        }
         // Something stands in the way of this one result; its neighbours go on.
         if let Err(WorkError::Publish(error @ PublishError::NotAFolder { .. })) = &record {
             self.blocked.add(self.work, &job, error);
@@ -474,7 +491,13 @@ impl<'a> Dispatcher<'a> {
         let Some(record) = self.unless_paused(record)? else { return Ok(()) };
         self.capped = false;
         self.lanes.wet();
-        let Record { recorded, event } = record;
+        let Record { recorded, event, lane } = record;
+        if let Some(lane) = lane {
+            let now = Instant::now();
+            if let Some(closed) = self.lanes.saw(event.claim.lane, lane, now) {
+                self.tell_closed(&event.claim, closed, (event.message.clone().unwrap_or_default(), now));
+            }
+        }
         let files = match recorded {
             Recorded::Done(files) => files,
             Recorded::LeaseLost => {
@@ -507,7 +530,7 @@ impl<'a> Dispatcher<'a> {
     }
 
     async fn beat(&mut self) -> Result<(), WorkError> {
-        let beat = self.work.queue.heartbeat(self.worker).await.map_err(WorkError::from);
+        let beat = self.work.queue.heartbeat(self.shift.worker).await.map_err(WorkError::from);
         let Some(beat) = self.unless_paused(beat)? else { return Ok(()) };
         for (job, _) in beat.cancelled {
             if let Some(running) = self.running.get(&job) {
@@ -521,7 +544,7 @@ impl<'a> Dispatcher<'a> {
             self.drain(Ending::Stopped(Stop::Drained), None);
         }
         self.note_lanes().await?;
-        let rescued = rescue(self.work, self.worker, &mut self.blocked).await;
+        let rescued = rescue(self.work, self.shift.worker, &mut self.blocked).await;
         self.unless_paused(rescued).map(drop)
     }
 
@@ -530,14 +553,18 @@ impl<'a> Dispatcher<'a> {
         let now = Instant::now();
         self.work.observer.event(&Event::Lanes(self.lanes.views(now)));
         let notes = self.lanes.notes(Moment { instant: now, wall: self.work.clock.now() });
-        let told = self.work.queue.note_lanes(self.worker, notes).await.map_err(WorkError::from);
+        let told = self.work.queue.note_lanes(self.shift.worker, notes).await.map_err(WorkError::from);
         self.unless_paused(told).map(drop)
     }
 
     fn heed_shutdown(&mut self, shutdown: Shutdown) {
         match shutdown {
             Shutdown::No => {}
-            Shutdown::Drain => self.drain(Ending::Interrupted, Some(Instant::now() + self.work.config.grace)),
+            Shutdown::Drain => {
+                let grace = self.work.config.grace;
+                let cut_at = *self.shift.ends_by.get_or_init(|| Instant::now() + grace);
+                self.drain(Ending::Interrupted, Some(cut_at));
+            }
             Shutdown::Abort => self.drain(Ending::Interrupted, Some(Instant::now())),
         }
         if self.draining.as_ref().and_then(|drain| drain.cut_at).is_some_and(|at| Instant::now() >= at) {
@@ -586,7 +613,7 @@ impl<'a> Dispatcher<'a> {
     /// deadline passes, running requests are to be cut off.
     async fn next_wake(&mut self, lanes: Option<Instant>) -> Result<Instant, WorkError> {
         let now = Instant::now();
-        let mut wake = lanes.unwrap_or(now + HEARTBEAT);
+        let mut wake = lanes.unwrap_or(now + LOOKS_EVERY);
         if self.draining.is_none() && self.free_slots() > 0 {
             wake = wake.min(now + self.poll());
             // What is overdue waits for a lane, not for its time.
@@ -604,14 +631,22 @@ impl<'a> Dispatcher<'a> {
         }
         if let Some(cut_at) = self.draining.as_ref().and_then(|drain| drain.cut_at) {
             // Once they are cut off, only their ends are waited for.
-            wake = if cut_at > now { wake.min(cut_at) } else { now + HEARTBEAT };
+            wake = if cut_at > now { wake.min(cut_at) } else { now + LOOKS_EVERY };
         }
         Ok(wake)
     }
 }
 
+/// Tells the other workers of a lane what concerns them. One that cannot be told is no reason not to record.
+async fn tell_lane(queue: &dyn Queue, told: Option<SharedLaneEnd>) -> Option<Lane> {
+    queue.lane_ended(told?).await.unwrap_or_else(|error| {
+        tracing::warn!(error = error.to_string(), "other workers were not told how a request ended");
+        None
+    })
+}
+
 /// Returns when the shutdown is raised; never, once nobody can raise it.
-async fn raised(shutdown: &mut watch::Receiver<Shutdown>) {
+pub(super) async fn raised(shutdown: &mut watch::Receiver<Shutdown>) {
     if shutdown.changed().await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -8,43 +8,13 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::config::Concurrency;
+use super::run_lane::RunLane;
 use super::{Work, WorkError};
 use crate::gemini::Client;
-use crate::gemini::fault::{Fault, FaultClass};
-use crate::gemini::hint::{Quota, QuotaPeriod};
+use crate::gemini::fault::Fault;
 use crate::job::{LaneId, ModelName, Timestamp};
-use crate::pacing::{Closed, Hints, Lane, LaneLimits, LaneState, Learned, Ticket, Why, daily_quota_reset};
-use crate::queue::{self, KnownLimit, LaneKey, LimitSource, ModelLeft, Permits};
-
-/// How long a lane is parked when a quota is used up for long and nobody says until when.
-const PARKED_FOR: Duration = Duration::from_secs(60 * 60);
-
-/// How long a lane in trouble is to blame for what its requests meet, and not their jobs.
-const BLAMED_FOR: Duration = Duration::from_secs(60 * 60);
-
-/// One lane of this run.
-#[derive(Debug)]
-pub(super) struct RunLane {
-    pub(super) id: LaneId,
-    pub(super) model: ModelName,
-    pub(super) lane: Lane,
-    /// With the lane's key.
-    client: Client,
-    key_id: String,
-    /// The last claim brought fewer jobs than it had permits: nothing is due until something changes.
-    pub(super) dry: bool,
-    /// Other workers have what there is of the lane until then.
-    shared_until: Option<Instant>,
-    /// What a person gave, for all workers of the lane together.
-    per_minute: Option<u32>,
-    /// The model or the key does not serve: nothing more is sent here in this run.
-    pub(super) stopped: Option<String>,
-    /// It brought a picture, or word of one, in this run.
-    has_served: bool,
-    /// Since when nothing but trouble came, and what it was last.
-    trouble_since: Option<Instant>,
-    trouble: Option<String>,
-}
+use crate::pacing::{Closed, End, Lane, LaneLimits, LaneState, Learned, Share, Ticket, Why};
+use crate::queue::{self, LaneKey, LimitSource, ModelLeft, Permits};
 
 /// All lanes of this run.
 #[derive(Debug)]
@@ -97,6 +67,8 @@ pub(super) struct Lesson {
     pub(super) opens_at: Option<Instant>,
     /// The lane is to blame and not the job: its allowances stay as they are.
     pub(super) spares_job: bool,
+    /// What the other workers of the lane are to be told.
+    pub(super) told: Option<(End, Share)>,
 }
 
 impl Lanes {
@@ -146,15 +118,19 @@ impl Lanes {
             in_flight_max,
             rest_first: work.config.retry.backoff.base * 2,
         };
+        // What a process may have in flight says nothing about the lane.
+        let of_all = LaneLimits { in_flight: in_flight.map(|_| u32::MAX), in_flight_max: u32::MAX, ..limits };
+        let share = work.queue.spans_machines().then_some(Share { limits: of_all, latency: None });
         self.all.push(RunLane {
             id: row.lane,
             model: model.clone(),
             lane: Lane::new(limits, learned, Instant::now()),
+            share,
+            seen: None,
             client: client.clone(),
             key_id,
             dry: false,
             shared_until: None,
-            per_minute: work.config.requests_per_minute.of(model),
             stopped: None,
             has_served: false,
             trouble_since: None,
@@ -183,16 +159,23 @@ impl Lanes {
         for (place, n) in open.iter().enumerate() {
             let Some(lane) = self.all.get_mut(*n) else { continue };
             let lanes_left = u32::try_from(open.len() - place).unwrap_or(1).max(1);
-            let grant = lane.lane.grant(now, left.div_ceil(lanes_left));
-            if let Some(wake_at) = grant.wake_at {
-                room.wake_at = Some(room.wake_at.map_or(wake_at, |at| at.min(wake_at)));
-            }
-            if grant.permits > 0 {
-                left -= grant.permits.min(left);
+            let wanted = left.div_ceil(lanes_left);
+            let share = lane.share();
+            // A shared lane is asked by the claim itself.
+            let count = if share.is_some() {
+                wanted
+            } else {
+                let grant = lane.lane.grant(now, wanted);
+                if let Some(wake_at) = grant.wake_at {
+                    room.wake_at = Some(room.wake_at.map_or(wake_at, |at| at.min(wake_at)));
+                }
+                grant.permits
+            };
+            if count > 0 {
+                left -= count.min(left);
                 let also_for = self.stands_in_for(*n, now);
-                let Some(lane) = self.all.get(*n) else { continue };
-                let (lane, per_minute) = (lane.id, lane.per_minute);
-                room.permits.push(Permits { lane, count: grant.permits, also_for, per_minute });
+                let Some(lane) = self.all.get(*n).map(|lane| lane.id) else { continue };
+                room.permits.push(Permits { lane, count, also_for, share });
             }
         }
         room
@@ -216,7 +199,7 @@ impl Lanes {
     /// Whether no lane of a model will take a job before long: all are parked, in trouble or stopped.
     fn is_out(&self, model: &str, now: Instant) -> bool {
         let mut lanes = self.all.iter().filter(|lane| lane.model.as_str() == model);
-        lanes.all(|lane| lane.stopped.is_some() || lane.lane.is_out(now))
+        lanes.all(|lane| lane.is_out(now))
     }
 
     /// A claim brought `got` jobs for a lane that had `permits`.
@@ -245,51 +228,19 @@ impl Lanes {
 
     /// A request ended: the lane learns from it.
     pub(super) fn ended(&mut self, id: LaneId, ticket: Ticket, end: LaneEnd<'_>, now: Moment) -> Lesson {
-        let Some(lane) = self.all.iter_mut().find(|lane| lane.id == id) else { return Lesson::default() };
-        let (rng, instant) = (&mut self.rng, now.instant);
-        lane.dry = false;
-        let (fault, begun) = match end {
-            LaneEnd::Images(images) => {
-                lane.served(ticket, images, instant);
-                return Lesson::default();
-            }
-            LaneEnd::Gone => {
-                lane.lane.ended(instant, ticket);
-                return Lesson::default();
-            }
-            LaneEnd::Fault(fault, begun) => (fault, begun),
-        };
-        let opens_at = match &fault.class {
-            FaultClass::Throttled { hint, quota } => {
-                let per_minute = quota.as_ref().and_then(Quota::requests_per_minute);
-                let per_minute = per_minute.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-                Some(lane.lane.refused(instant, ticket, Hints { wait: *hint, per_minute }, rng))
-            }
-            FaultClass::Parked { hint, quota } => {
-                let daily = quota.as_ref().is_some_and(|quota| quota.period == QuotaPeriod::Day);
-                // Hints beside a daily quota were seen to be those of the minute.
-                let wait = if daily { Some(daily_quota_reset(now.wall).since(now.wall)) } else { *hint };
-                Some(lane.lane.parked(instant, ticket, wait.unwrap_or(PARKED_FOR)))
-            }
-            FaultClass::ModelUnavailable => {
-                lane.lane.ended(instant, ticket);
-                lane.stopped = Some(fault.message.clone());
-                None
-            }
-            // An answer about the picture was admitted.
-            FaultClass::Refused | FaultClass::NoImage => {
-                lane.served(ticket, 0, instant);
-                None
-            }
-            FaultClass::Transient { hint } if begun == Begun::No => {
-                return lane.troubled(ticket, (fault, *hint), instant, rng);
-            }
-            _ => {
-                lane.lane.ended(instant, ticket);
-                None
-            }
-        };
-        Lesson { opens_at, spares_job: false }
+        match self.all.iter_mut().find(|lane| lane.id == id) {
+            Some(lane) => lane.ended(ticket, end, now, &mut self.rng),
+            None => Lesson::default(),
+        }
+    }
+
+    /// A shared lane was asked or told something: this is how it is now. Returns how it is closed where that is
+    /// news here.
+    pub(super) fn saw(&mut self, id: LaneId, seen: Lane, now: Instant) -> Option<Closed> {
+        let lane = self.by_id(id)?;
+        let was = lane.closed(now);
+        lane.seen = Some(seen);
+        lane.closed(now).filter(|is| was.is_none_or(|was| was.why != is.why))
     }
 
     /// How long a job sleeps whose attempt closed its lane until `opens_at`. Not at all while the lane
@@ -353,14 +304,7 @@ impl Lanes {
     pub(super) fn views(&self, now: Instant) -> Vec<LaneView> {
         let several_keys =
             self.all.iter().any(|lane| Some(&lane.key_id) != self.all.first().map(|one| &one.key_id));
-        let view = |lane: &RunLane| LaneView {
-            model: lane.model.clone(),
-            key_id: several_keys.then(|| lane.key_id.clone()),
-            state: lane.lane.state(now),
-            source: source(lane.lane.state(now).source),
-            waits: lane.waits(now),
-        };
-        self.all.iter().map(view).collect()
+        self.all.iter().map(|lane| lane.view(several_keys, now)).collect()
     }
 
     fn by_id(&mut self, id: LaneId) -> Option<&mut RunLane> {
@@ -383,83 +327,11 @@ pub struct LaneView {
     pub waits: Option<(Duration, String)>,
 }
 
-impl RunLane {
-    /// Closed, until when and why.
-    pub(super) fn closed(&self, now: Instant) -> Option<Closed> {
-        self.lane.closed(now)
-    }
-
-    fn served(&mut self, ticket: Ticket, images: usize, now: Instant) {
-        self.lane.succeeded(now, ticket, u32::try_from(images).unwrap_or(u32::MAX));
-        (self.has_served, self.trouble_since) = (true, None);
-    }
-
-    /// No answer began: the way to the server, or the server, is in trouble. A request that never left
-    /// cost its job nothing, and one that was sent to see whether the trouble is over is no try either.
-    fn troubled(
-        &mut self,
-        ticket: Ticket,
-        (fault, hint): (&Fault, Option<Duration>),
-        now: Instant,
-        rng: &mut StdRng,
-    ) -> Lesson {
-        let was_in_trouble = self.lane.is_troubled();
-        let opens_at = self.lane.overloaded(now, ticket, hint, rng);
-        self.trouble = Some(fault.message.clone());
-        let since = *self.trouble_since.get_or_insert(now);
-        let is_young = now.saturating_duration_since(since) < BLAMED_FOR;
-        Lesson { opens_at, spares_job: !fault.may_be_billed || (was_in_trouble && is_young) }
-    }
-
-    fn waits(&self, now: Instant) -> Option<(Duration, String)> {
-        if let Some(why) = &self.stopped {
-            return Some((Duration::ZERO, format!("stopped: {why}")));
-        }
-        let Closed { until, why } = self.closed(now)?;
-        let why = match why {
-            Why::Asked => "as asked by the server",
-            Why::Guessed => "after a refusal that named no time",
-            Why::Trouble => "since the server is in trouble",
-            Why::Parked => "since its quota is used up",
-            Why::Outage => "since nothing has come for ten minutes: one probe a minute",
-        };
-        Some((until.saturating_duration_since(now), why.to_owned()))
-    }
-
-    fn note(&self, now: Moment) -> queue::LaneNote {
-        let known = self.lane.learned().map(|learned| KnownLimit {
-            per_minute: learned.requests_per_minute,
-            source: if learned.is_stated { LimitSource::Stated } else { LimitSource::Learned },
-            confidence: learned.confidence,
-            in_flight_max: learned.in_flight,
-        });
-        let state = self.lane.state(now.instant);
-        let state = queue::LaneState {
-            sent_last_minute: state.rate_per_minute,
-            per_minute: state.limit_per_minute,
-            source: source(state.source),
-            in_flight: state.in_flight,
-            in_flight_max: state.ceiling,
-            closed: self.waits(now.instant).map(|(wait, why)| (now.wall.plus(wait), why)),
-        };
-        queue::LaneNote { lane: self.id, known, state }
-    }
-}
-
-/// As the queue spells it.
-fn source(source: crate::pacing::Source) -> LimitSource {
-    match source {
-        crate::pacing::Source::Given => LimitSource::Given,
-        crate::pacing::Source::Stated => LimitSource::Stated,
-        crate::pacing::Source::Learned => LimitSource::Learned,
-        crate::pacing::Source::Unknown => LimitSource::Unknown,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gemini::hint::Quota;
+    use crate::gemini::fault::FaultClass;
+    use crate::gemini::hint::{Quota, QuotaPeriod};
     use crate::gemini::{Endpoint, Key, Timeouts};
     use crate::job::Provider;
 
@@ -484,7 +356,8 @@ mod tests {
             client: Client::new(endpoint, Timeouts::default()).expect("builds"),
             dry: false,
             shared_until: None,
-            per_minute: None,
+            share: None,
+            seen: None,
             stopped: None,
             has_served: false,
             trouble_since: None,
@@ -493,8 +366,6 @@ mod tests {
         (lanes, id, now)
     }
 
-    /// Found by the simulation: three requests were under way, one said that the day's share is
-    /// used up, and the next refusal put its job to sleep until midnight.
     /// Found by the simulation: three requests were under way, one said that the day's share is
     /// used up, and the next refusal put its job to sleep until midnight.
     #[test]

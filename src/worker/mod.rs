@@ -18,14 +18,17 @@ mod progress;
 mod references;
 mod rescue;
 mod room;
+mod run_lane;
 #[cfg(test)]
 mod simulation;
 mod spooler;
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
 
 use rand::RngExt as _;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use config::{Concurrency, FailureLimit, PerMinute, WorkConfig};
 pub use event::{Ending, Event, Observer, Stop, Unobserved};
@@ -159,7 +162,12 @@ async fn from_start_to_end(work: Work) -> Result<Ending, WorkError> {
     let worker = work.queue.register_worker(start).await?;
     crash_point(CrashPoint::WorkerRegistered);
 
-    let result = work_as(&work, (run, worker), Arc::clone(&spool)).await;
+    let shift = Shift { run, worker, ends_by: OnceLock::new() };
+    let result = tokio::select! {
+        biased;
+        result = work_as(&work, &shift, Arc::clone(&spool)) => result,
+        never = hurry_when_asked(&work, &shift) => match never {},
+    };
     let reason = match &result {
         Ok(Ending::Done) => "done".to_owned(),
         Ok(Ending::Interrupted) => "interrupted".to_owned(),
@@ -174,6 +182,28 @@ async fn from_start_to_end(work: Work) -> Result<Ending, WorkError> {
         closed?;
     }
     Ok(ending)
+}
+
+/// One worker's part in a run.
+struct Shift {
+    run: RunId,
+    worker: WorkerId,
+    /// When its requests are cut off and its queue is not waited for any more, once it was asked to end.
+    ends_by: OnceLock<Instant>,
+}
+
+/// Notes when a run was asked to end, and tells the queue, for which the dispatcher may be waiting.
+async fn hurry_when_asked(work: &Work, shift: &Shift) -> Infallible {
+    let mut shutdown = work.shutdown.clone();
+    loop {
+        let now = Instant::now();
+        match *shutdown.borrow_and_update() {
+            Shutdown::No => {}
+            Shutdown::Drain => work.queue.hurry(*shift.ends_by.get_or_init(|| now + work.config.grace)),
+            Shutdown::Abort => work.queue.hurry(now),
+        }
+        dispatcher::raised(&mut shutdown).await;
+    }
 }
 
 /// Records the end. While answers wait to be published, on a better disk, the worker does not
@@ -198,14 +228,14 @@ async fn close(
     Ok(())
 }
 
-async fn work_as(work: &Work, ids: (RunId, WorkerId), spool: Arc<SpoolDir>) -> Result<Ending, WorkError> {
+async fn work_as(work: &Work, shift: &Shift, spool: Arc<SpoolDir>) -> Result<Ending, WorkError> {
     work.results.check().await?;
     let mut blocked = Blocked::default();
-    rescue::rescue(work, ids.1, &mut blocked).await?;
+    rescue::rescue(work, shift.worker, &mut blocked).await?;
     rescue::sweep(work).await?;
     crash_point(CrashPoint::Swept);
     let references = References::new(Arc::clone(&work.objects));
     let tools =
         Tools { fetcher: work.fetcher.clone(), spool, prices: work.config.prices.clone(), references };
-    Dispatcher::new(work, tools, ids, blocked).run().await
+    Dispatcher::new(work, tools, shift, blocked).run().await
 }

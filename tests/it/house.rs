@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const FLOORS: [&str; 10] =
-    ["job", "manifest", "queue", "pacing", "gemini", "output", "worker", "report", "simulator", "cli"];
+    ["job", "manifest", "pacing", "queue", "gemini", "output", "worker", "report", "simulator", "cli"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

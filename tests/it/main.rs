@@ -6,6 +6,8 @@
 mod batch;
 mod bucket;
 mod crash;
+#[cfg(unix)]
+mod cut;
 mod house;
 #[cfg(all(unix, debug_assertions))]
 mod kill;
@@ -23,4 +25,6 @@ mod readme;
 #[path = "../support/s3.rs"]
 mod s3;
 mod watched;
+#[cfg(unix)]
+mod wire;
 mod words;

@@ -8,7 +8,7 @@ fn database() -> Option<String> {
     Some(postgres::shared()?.database(&postgres::unique("many")))
 }
 
-fn manifest(jobs: usize) -> String {
+pub(crate) fn manifest(jobs: usize) -> String {
     let lines: Vec<String> =
         (0..jobs).map(|n| format!("{{\"id\":\"j{n}\",\"prompt\":\"picture {n}\"}}")).collect();
     lines.join("\n")

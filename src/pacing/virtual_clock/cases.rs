@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::clock::{Happened, Setup, run};
 use super::servers::{Seconds, Server};
+use super::workers::Workers;
 use crate::pacing::{Lane, LaneLimits};
 
 /// What must be reached; shares of 1.
@@ -23,6 +24,8 @@ pub(super) struct Case {
     /// The limit is given.
     pub(super) is_given: bool,
     pub(super) until: Seconds,
+    /// So many workers share the lane; 0: it is one process' own.
+    pub(super) workers: usize,
     pub(super) target: Target,
 }
 
@@ -60,7 +63,9 @@ pub(super) struct Row {
 impl Case {
     /// One run after another, each from its seed.
     pub(super) fn runs(self) -> Row {
-        let seeds = std::env::var("NIGHTPRESS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
+        // A lane that is kept and recalled with each request takes its time.
+        let seeds = if self.workers > 0 { 2 } else { 10 };
+        let seeds = std::env::var("NIGHTPRESS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(seeds);
         Row { case: self, runs: (0..seeds).map(|seed| self.run(seed)).collect() }
     }
 
@@ -69,7 +74,11 @@ impl Case {
         let given = self.is_given.then_some(self.server.per_minute as u32);
         let limits = LaneLimits { requests_per_minute: given, ..LaneLimits::default() };
         let setup = Setup { server: self.server, until: self.until, seed };
-        self.figures(&run(setup, |now| Lane::new(limits, None, now)))
+        let happened = match self.workers {
+            0 => run(setup, |now| Lane::new(limits, None, now)),
+            count => run(setup, |now| Workers::new(count, limits, now)),
+        };
+        self.figures(&happened)
     }
 
     fn figures(self, happened: &Happened) -> Figures {

@@ -9,7 +9,8 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::servers::{Answer, Seconds, Server, Serving, lognormal};
-use crate::pacing::{Backoff, Hints, Lane, Ticket};
+use super::workers::Paced;
+use crate::pacing::{Backoff, End, Hints, Ticket};
 
 /// How a run of the clock is set up.
 #[derive(Debug, Clone, Copy)]
@@ -99,11 +100,11 @@ fn nanos(at: Seconds) -> u64 {
 }
 
 /// One run of a lane against a server.
-struct Run {
+struct Run<P> {
     setup: Setup,
     clock: Clock,
     serving: Serving,
-    lane: Lane,
+    lane: P,
     /// Jobs to be sent again, by when.
     again: BinaryHeap<Reverse<(u64, u64)>>,
     jobs: BTreeMap<u64, Job>,
@@ -113,7 +114,7 @@ struct Run {
 }
 
 /// Runs the lane that `lane` makes against a server.
-pub(super) fn run(setup: Setup, lane: impl FnOnce(Instant) -> Lane) -> Happened {
+pub(super) fn run<P: Paced>(setup: Setup, lane: impl FnOnce(Instant) -> P) -> Happened {
     let mut rng = StdRng::seed_from_u64(setup.seed);
     let begin = Instant::now();
     let mut run = Run {
@@ -147,7 +148,7 @@ pub(super) fn run(setup: Setup, lane: impl FnOnce(Instant) -> Lane) -> Happened 
     happened
 }
 
-impl Run {
+impl<P: Paced> Run<P> {
     /// One way over the network: connections are kept, prompts are small.
     fn way(&mut self) -> Seconds {
         self.setup.server.connection + self.setup.server.slow_upload * lognormal(0.08, 0.8, &mut self.rng)
@@ -177,7 +178,8 @@ impl Run {
         self.in_flight -= 1;
         match answer {
             Answer::Image => {
-                self.lane.succeeded(now, ticket, 1);
+                let end = End::Answered { images: 1, slowest: None };
+                self.lane.ended(now, ticket, end, &mut self.rng);
                 let sent_at = (ticket.sent_at() - self.clock.begin).as_secs_f64();
                 self.happened.admitted.push(sent_at);
                 self.happened.service_took.push(self.clock.now - sent_at);
@@ -190,13 +192,13 @@ impl Run {
                     wait: hint.map(Duration::from_secs_f64),
                     per_minute: stated.map(|limit| limit as u32),
                 };
-                let opens = self.lane.refused(now, ticket, hints, &mut self.rng);
+                let opens = self.lane.ended(now, ticket, End::Refused(hints), &mut self.rng);
                 self.send_again(job, opens);
             }
             Answer::Overloaded { hint } => {
                 self.happened.overloaded += 1;
                 let hint = hint.map(Duration::from_secs_f64);
-                self.lane.overloaded(now, ticket, hint, &mut self.rng);
+                self.lane.ended(now, ticket, End::Overloaded(hint), &mut self.rng);
                 job.overloads += 1;
                 let backoff = Backoff::default().delay(job.overloads, &mut self.rng);
                 self.send_again(job, now + backoff.max(hint.unwrap_or_default()));

@@ -8,3 +8,4 @@ mod clock;
 mod cases;
 mod servers;
 mod table;
+mod workers;

@@ -8,7 +8,7 @@ const fn target(goodput: (f64, f64), refused: (f64, f64)) -> Target {
 }
 
 const fn case(name: &'static str, server: Server, target: Target) -> Case {
-    Case { name, server, is_given: false, until: USUAL, target }
+    Case { name, server, is_given: false, until: USUAL, workers: 0, target }
 }
 
 const BUCKET: Server = Server::new(Kind::Bucket(10.0), 60.0);
@@ -290,6 +290,47 @@ fn what_has_no_target_stays_as_good_as_it_is() {
         case("bucket of 2", TINY_BUCKET, target((0.955, 0.94), (0.008, ANY))),
         // Of a fifth less than the limit, on average; the others do not mind theirs.
         case("other users", Server { has_other_users: true, ..SLIDING }, target((1.0, 0.95), (0.02, ANY))),
+    ]);
+    reach(&rows, nothing_else);
+}
+
+/// What one process reaches with the same servers; see the tests above.
+#[test]
+fn workers_that_share_a_lane_find_its_limit_as_one_does() {
+    let usual = target((0.973, 0.96), (0.013, 0.035));
+    let shared = |name, workers, server, target| Case { workers, ..case(name, server, target) };
+    let rows = rows(&[
+        shared("1 worker, bucket of 10", 1, BUCKET, usual),
+        shared("4 workers, bucket of 10", 4, BUCKET, usual),
+        shared("4 workers, fixed window", 4, FIXED, usual),
+        shared("1 worker, sliding window", 1, SLIDING, usual),
+        shared("4 workers, sliding window", 4, SLIDING, usual),
+    ]);
+    reach(&rows, nothing_else);
+}
+
+#[test]
+fn workers_that_share_a_lane_meet_what_else_a_server_does_as_one_does() {
+    // The mean as one process has it; two seeds say little of the worst.
+    let goal = |goodput, refused| target((goodput, 0.0), (refused, ANY));
+    let shared = |name, server, target| Case { workers: 4, ..case(name, server, target) };
+    let rows = rows(&[
+        Case { is_given: true, ..shared("4 workers, given, sliding", SLIDING, goal(0.98, 0.002)) },
+        shared("4 workers, 20 in flight", Server::new(Kind::InFlight, 60.0), goal(0.945, 0.005)),
+        shared(
+            "4 workers, drops, sliding",
+            Server { drop: Some((800.0, 1_600.0)), ..SLIDING },
+            goal(0.915, 0.028),
+        ),
+        shared(
+            "4 workers, 503 storm",
+            Server { storm: Some((900.0, 1_020.0)), ..SLIDING },
+            goal(0.95, 0.013),
+        ),
+        shared("4 workers, 5 % 503s", Server { overloaded: 0.05, ..SLIDING }, goal(0.965, 0.013)),
+        shared("4 workers, bucket of 2", TINY_BUCKET, goal(0.95, 0.01)),
+        shared("4 workers, refusals count", COUNTING, goal(0.965, 0.013)),
+        Case { until: 180.0, ..shared("4 workers, 1,200/min fixed", quick(FIXED), goal(0.94, 0.013)) },
     ]);
     reach(&rows, nothing_else);
 }

@@ -165,13 +165,13 @@ pub(super) async fn claim(
         for permits in &mut whole.permits {
             permits.count = requests.iter().flat_map(|one| &one.permits).map(|one| one.count).sum();
         }
-        let Claimed { claims, waits, .. } = claim_one(session, &whole).await?;
+        let Claimed { claims, waits, lanes, .. } = claim_one(session, &whole).await?;
         let mut claims = claims.into_iter();
         for request in requests {
             let count = request.permits.first().map_or(0, |permits| permits.count);
             let claims = claims.by_ref().take(count as usize).collect();
             let waits = waits.clone();
-            answers.push(Ok(Claimed { claims, capped: false, waits }));
+            answers.push(Ok(Claimed { claims, capped: false, waits, lanes: lanes.clone() }));
         }
     } else {
         for request in requests {
@@ -189,7 +189,7 @@ pub(super) async fn claim(
 /// Whether two requests ask for the same but for the number.
 fn are_alike(one: &ClaimRequest, other: &ClaimRequest) -> bool {
     let of = |request: &ClaimRequest| match request.permits.as_slice() {
-        [permits] => Some((permits.lane, permits.per_minute, permits.also_for.clone())),
+        [permits] => Some((permits.lane, permits.share, permits.also_for.clone())),
         _ => None,
     };
     let is_plain = one.company == Company::Shared && one.cost_max.is_none() && of(one).is_some();
@@ -204,9 +204,9 @@ async fn claim_one(session: &mut Session, request: &ClaimRequest) -> Result<Clai
         None => None,
     };
     let mut claimed = Claimed::default();
-    let grants = limits::grant(session, &request.permits).await?;
+    let mut grants = limits::grant(session, &request.permits).await?;
     for permits in &request.permits {
-        let Some(grant) = grants.get(&permits.lane).copied() else { continue };
+        let Some(grant) = grants.get_mut(&permits.lane) else { continue };
         if let Some(wait) = grant.wait {
             claimed.waits.push((permits.lane, wait));
         }
@@ -246,9 +246,11 @@ async fn claim_one(session: &mut Session, request: &ClaimRequest) -> Result<Clai
             };
             left = left.saturating_sub(u32::try_from(found).unwrap_or(u32::MAX));
         }
-        let used = u32::try_from(claimed.claims.len() - before).unwrap_or(u32::MAX);
-        limits::give_back(session, permits.lane, (grant, grant.count.saturating_sub(used))).await?;
+        for claim in claimed.claims.iter().skip(before) {
+            grant.sent(claim.attempt.0);
+        }
     }
+    claimed.lanes = limits::keep(session, grants).await?;
     Ok(claimed)
 }
 

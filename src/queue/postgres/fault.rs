@@ -61,6 +61,12 @@ pub(super) fn nature_of(error: &QueueError) -> Nature {
     }
 }
 
+/// A server that does not answer is as good as away.
+pub(super) fn no_answer() -> QueueError {
+    let error = std::io::Error::new(std::io::ErrorKind::TimedOut, "the server does not answer");
+    QueueError::Engine { what: "waiting for the server", source: Arc::new(sqlx::Error::Io(error)) }
+}
+
 /// Whether the server refused to write.
 pub(super) fn is_read_only(error: &QueueError) -> bool {
     let QueueError::Disk { source, .. } = error else { return false };

@@ -1,101 +1,226 @@
-//! Limits that the workers of a lane share: when the next request of any of them may leave.
+//! Limits that the workers of a lane share.
 //!
-//! A lane's row holds one point in time, `next_at`, that each request moves on by the gap that the limit
-//! leaves (generic cell rate). Whoever claims takes what is due at that moment; so the total is that of one
-//! worker, however many there are, and who joins or dies changes nothing. It costs one statement a claim, in
-//! the transaction of the claim: a request that was not granted was not written, and one that was not written
-//! is not sent, also while the database is away.
+//! A lane's row keeps the lane itself, as text ([`Lane::keep`]). A claim locks the row, recalls the lane, asks it how
+//! many requests may leave, and keeps it again with those that do, in its own transaction: a request that was not
+//! granted was not written, and one that was not written is not sent, also while the database is away. An end that
+//! teaches something does the same. So there is one lane, however many workers there are, and who joins or dies
+//! changes nothing; what a refusal is measured with is the ledger, which has the sends of all.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use sqlx::postgres::PgRow;
+use tokio::time::Instant;
+
 use super::fault::{Doing, get, narrow};
 use super::link::Session;
 use crate::job::LaneId;
-use crate::queue::{Permits, QueueError};
+use crate::pacing::{End, Lane, Logged, Share};
+use crate::queue::{LaneEnd, Permits, QueueError};
 
-/// A minute as the requests are spread over it: a little longer than the provider's, since what leaves evenly
-/// arrives unevenly. With [`LATENESS_MS`] on top of a minute it is still longer, so that no 60 s ever hold
-/// more than the limit.
-const MINUTE_MS: f64 = 60_750.0;
-/// What should have left in this time may leave at once: claims are late.
-const LATENESS_MS: f64 = 500.0;
-/// After a cooldown one request goes first, and the others follow when its refusal would have come.
-const PROBE_MS: f64 = 2_000.0;
+/// Who is granted less than he wanted asks again after this at the earliest. What should have left meanwhile
+/// may leave at once, so nothing is lost; and workers that wait for a quick lane do not wake for each request.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The same where nobody knows when there will be more, since a request must end first.
+const PAUSE_FOR_AN_END: Duration = Duration::from_millis(250);
+/// What a refusal is measured with: sends of the last five minutes, and so many at most.
+const LOG_MS: i64 = 300_000;
+const LOG_MAX: i64 = 16_384;
 
-/// $1 lane, $2 wanted, $3 gap in ms, $4 now, $5 lateness, $6 the time of a probe. A `next_at` that lies further
-/// ahead than any request moves it was written before the clock went back.
-const GRANT: &str = "
-UPDATE lane SET (granted, next_at, closed_until) = (
-    SELECT g.n,
-           CASE WHEN g.n = 0 THEN g.next_at
-                WHEN lane.closed_until > 0 THEN t.now + greatest($6, coalesce($3, 0))
-                WHEN $3 IS NULL THEN g.next_at
-                ELSE greatest(g.next_at, t.now - $5) + g.n * $3 END,
-           CASE WHEN lane.closed_until > t.now THEN lane.closed_until ELSE 0 END
-    FROM (SELECT p.next_at,
-                 CASE WHEN lane.closed_until > t.now THEN 0
-                      WHEN lane.closed_until > 0 THEN least($2, 1)
-                      WHEN p.next_at > t.now THEN 0
-                      WHEN $3 IS NULL THEN $2
-                      ELSE least($2, floor((t.now - greatest(p.next_at, t.now - $5)) / $3)::bigint + 1) END AS n
-          FROM (SELECT CASE WHEN lane.next_at > t.now + greatest($6, coalesce($3, 0)) THEN t.now
-                            ELSE lane.next_at END AS next_at) p) g)
-FROM (SELECT now_ms($4)::double precision AS now) t
-WHERE lane.lane = $1
-RETURNING granted, ceil(greatest(next_at, closed_until::double precision) - t.now)::bigint AS wait_ms";
+/// The row is locked in one order by all. How many requests are under way is what was committed when it was
+/// asked for: others' claims may have been waited for. $1 lanes, $2 now.
+const LOCK: &str = "
+SELECT l.lane, l.kept, l.kept_at, now_ms($2) AS now,
+       (SELECT count(*) FROM worker w JOIN job j ON j.worker = w.worker AND j.state = 'running'
+            JOIN attempt a ON a.attempt = j.attempt
+        WHERE w.ended_at IS NULL AND a.lane = l.lane AND a.outcome = 'sent') AS under_way
+FROM lane l WHERE l.lane = ANY($1) ORDER BY l.lane FOR UPDATE OF l";
+/// The same count once the row is locked, where the server was found to limit it. $1 lane.
+const UNDER_WAY: &str = "
+SELECT count(*) FROM worker w JOIN job j ON j.worker = w.worker AND j.state = 'running'
+    JOIN attempt a ON a.attempt = j.attempt
+WHERE w.ended_at IS NULL AND a.lane = $1 AND a.outcome = 'sent'";
+/// $1 lanes, $2 texts, $3 times.
+const KEEP: &str = "
+UPDATE lane SET kept = k.kept, kept_at = k.kept_at
+FROM unnest($1::bigint[], $2::text[], $3::bigint[]) k (lane, kept, kept_at) WHERE lane.lane = k.lane";
+/// $1 attempt.
+const IS_UNDER_WAY: &str = "SELECT outcome = 'sent' AS under_way FROM attempt WHERE attempt = $1";
+/// $1 attempt.
+const SENT_AT: &str = "SELECT sent_at FROM attempt WHERE attempt = $1";
+/// $1 lane, $2 since when, $3 how many at most.
+const LOG: &str = "
+SELECT attempt, sent_at, ended_at, outcome = 'throttled' AS refused FROM (
+    SELECT attempt, sent_at, ended_at, outcome FROM attempt WHERE lane = $1 AND sent_at >= $2
+    ORDER BY sent_at DESC LIMIT $3) recent
+ORDER BY sent_at, attempt";
 
-/// What was granted and not used is given back. $1 lane, $2 time.
-const GIVE_BACK: &str = "UPDATE lane SET next_at = next_at - $2 WHERE lane = $1";
+/// A lane whose row is locked.
+struct Locked {
+    lane: Lane,
+    /// The server's time, and the same instant on this process' clock.
+    now_ms: i64,
+    now: Instant,
+    /// The clock went back since it was kept: it goes on from here.
+    is_ahead: bool,
+}
 
-/// $1 lane, $2 how long, $3 now.
-const CLOSE: &str = "UPDATE lane SET closed_until = greatest(closed_until, now_ms($3) + $2) WHERE lane = $1";
+impl Locked {
+    fn recall(row: &PgRow, share: Share) -> Result<Self, QueueError> {
+        let (now_ms, now) = (get(row, "now")?, Instant::now());
+        let kept: Option<String> = get(row, "kept")?;
+        let kept_at: i64 = get(row, "kept_at")?;
+        // It may have been kept while its row was waited for, or before the clock went back.
+        let age = Duration::from_millis(u64::try_from(now_ms - kept_at).unwrap_or(0));
+        let mut lane = Lane::recall(kept.as_deref(), age, share, now);
+        lane.under_way(narrow(row, "under_way")?);
+        Ok(Self { lane, now_ms, now, is_ahead: kept_at > now_ms })
+    }
+
+    fn instant(&self, ms: i64) -> Instant {
+        let ago = Duration::from_millis(u64::try_from(self.now_ms - ms).unwrap_or(0));
+        self.now.checked_sub(ago).unwrap_or(self.now)
+    }
+}
 
 /// What a lane gave.
-#[derive(Debug, Clone, Copy)]
 pub(super) struct Grant {
     pub(super) count: u32,
     /// When there may be more, where it is less than was wanted.
     pub(super) wait: Option<Duration>,
-    gap_ms: Option<f64>,
+    /// The lane, if it is shared, and whether it is to be kept.
+    locked: Option<Locked>,
+    changed: bool,
 }
 
-/// Asks the lanes, always in the same order, so that two workers never wait for each other.
+impl Grant {
+    /// A request leaves.
+    pub(super) fn sent(&mut self, attempt: i64) {
+        if let Some(Locked { lane, now, .. }) = &mut self.locked {
+            lane.sent_with(number(attempt), *now);
+        }
+    }
+}
+
+fn number(attempt: i64) -> u64 {
+    u64::try_from(attempt).unwrap_or_default()
+}
+
+/// Asks the lanes.
 pub(super) async fn grant(
     session: &mut Session,
     permits: &[Permits],
 ) -> Result<HashMap<LaneId, Grant>, QueueError> {
-    let mut permits: Vec<&Permits> = permits.iter().filter(|one| one.count > 0).collect();
-    permits.sort_by_key(|one| one.lane);
-    let now = session.now();
     let mut grants = HashMap::new();
+    let mut shares = HashMap::new();
     for one in permits {
-        let gap_ms = one.per_minute.map(|limit| MINUTE_MS / f64::from(limit.max(1)));
-        let ask = sqlx::query(GRANT).bind(one.lane.0).bind(i64::from(one.count)).bind(gap_ms).bind(now);
-        let ask = ask.bind(LATENESS_MS).bind(PROBE_MS);
-        let row = ask.fetch_one(&mut session.conn).await.doing("asking a lane")?;
-        let count = narrow(&row, "granted")?;
-        let wait_ms: i64 = get(&row, "wait_ms")?;
-        let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0).max(1));
-        grants.insert(one.lane, Grant { count, wait: (count < one.count).then_some(wait), gap_ms });
+        if let Some(share) = one.share {
+            shares.insert(one.lane.0, (share, one.count));
+        } else {
+            let plain = Grant { count: one.count, wait: None, locked: None, changed: false };
+            grants.insert(one.lane, plain);
+        }
+    }
+    if shares.is_empty() {
+        return Ok(grants);
+    }
+    let lanes: Vec<i64> = shares.keys().copied().collect();
+    let lock = sqlx::query(LOCK).bind(lanes).bind(session.now());
+    for row in &lock.fetch_all(&mut session.conn).await.doing("asking a lane")? {
+        let lane: i64 = get(row, "lane")?;
+        let Some((share, wanted)) = shares.get(&lane).copied() else { continue };
+        let locked = Locked::recall(row, share)?;
+        grants.insert(LaneId(lane), ask(session, (lane, wanted), locked).await?);
     }
     Ok(grants)
 }
 
-/// Gives back what was granted and found no job.
-pub(super) async fn give_back(
+async fn ask(
     session: &mut Session,
-    lane: LaneId,
-    (grant, unused): (Grant, u32),
-) -> Result<(), QueueError> {
-    let Some(gap_ms) = grant.gap_ms.filter(|_| unused > 0) else { return Ok(()) };
-    let give = sqlx::query(GIVE_BACK).bind(lane.0).bind(gap_ms * f64::from(unused));
-    give.execute(&mut session.conn).await.doing("giving permits back").map(drop)
+    (id, wanted): (i64, u32),
+    mut locked: Locked,
+) -> Result<Grant, QueueError> {
+    let what = "asking a lane";
+    let (lane, now) = (&mut locked.lane, locked.now);
+    if lane.has_limit_in_flight() {
+        let count: i64 =
+            sqlx::query_scalar(UNDER_WAY).bind(id).fetch_one(&mut session.conn).await.doing(what)?;
+        lane.under_way(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+    let was = lane.is_closed();
+    if let Some(probe) = lane.waits_for_probe() {
+        let attempt = i64::try_from(probe).unwrap_or(i64::MAX);
+        let row = sqlx::query(IS_UNDER_WAY).bind(attempt).fetch_optional(&mut session.conn).await;
+        let row = row.doing(what)?;
+        let is_under_way = row.as_ref().map(|row| get(row, "under_way")).transpose()?.unwrap_or(false);
+        if !is_under_way {
+            lane.probe_is_gone(probe);
+        }
+    }
+    let grant = lane.grant(now, wanted);
+    let wait = (grant.permits < wanted).then(|| {
+        let until = grant.wake_at.map(|at| at.saturating_duration_since(now));
+        until.unwrap_or(PAUSE_FOR_AN_END).max(PAUSE_MIN)
+    });
+    // Time that passed without a request is looked at by whoever asks next.
+    let changed = grant.permits > 0 || was != lane.is_closed() || locked.is_ahead;
+    Ok(Grant { count: grant.permits, wait, locked: Some(locked), changed })
 }
 
-/// Nothing leaves for so long.
-pub(super) async fn close(session: &mut Session, lane: LaneId, for_: Duration) -> Result<(), QueueError> {
-    let ms = i64::try_from(for_.as_millis()).unwrap_or(i64::MAX / 2);
-    let close = sqlx::query(CLOSE).bind(lane.0).bind(ms).bind(session.now());
-    close.execute(&mut session.conn).await.doing("closing a lane").map(drop)
+/// Keeps the lanes with what left; returns them as they are now.
+pub(super) async fn keep(
+    session: &mut Session,
+    grants: HashMap<LaneId, Grant>,
+) -> Result<Vec<(LaneId, Lane)>, QueueError> {
+    let (mut lanes, mut texts, mut times) = (Vec::new(), Vec::new(), Vec::new());
+    let mut seen = Vec::new();
+    for (id, grant) in grants {
+        let Some(Locked { lane, now_ms, now, .. }) = grant.locked else { continue };
+        if grant.changed {
+            lanes.push(id.0);
+            texts.push(lane.keep(now));
+            times.push(now_ms);
+        }
+        seen.push((id, lane));
+    }
+    if !lanes.is_empty() {
+        let keep = sqlx::query(KEEP).bind(lanes).bind(texts).bind(times);
+        keep.execute(&mut session.conn).await.doing("keeping a lane")?;
+    }
+    Ok(seen)
+}
+
+/// A request ended with something that concerns all.
+pub(super) async fn ended(session: &mut Session, end: &LaneEnd) -> Result<Option<Lane>, QueueError> {
+    let what = "telling a lane";
+    let lock = sqlx::query(LOCK).bind(vec![end.lane.0]).bind(session.now());
+    let row = lock.fetch_one(&mut session.conn).await.doing(what)?;
+    let mut locked = Locked::recall(&row, end.share)?;
+    let sent_at: i64 =
+        sqlx::query_scalar(SENT_AT).bind(end.attempt.0).fetch_one(&mut session.conn).await.doing(what)?;
+    let sent = (number(end.attempt.0), locked.instant(sent_at));
+    if matches!(end.end, End::Refused(_)) && locked.lane.is_news(sent.0, sent.1) {
+        let log = sqlx::query(LOG).bind(end.lane.0).bind(locked.now_ms - LOG_MS).bind(LOG_MAX);
+        let rows = log.fetch_all(&mut session.conn).await.doing(what)?;
+        let log = rows.iter().map(|row| logged(row, &locked)).collect::<Result<Vec<_>, _>>()?;
+        locked.lane.read_log(&log);
+    }
+    let Locked { mut lane, now_ms, now, .. } = locked;
+    lane.ended_with(now, sent, end.end, &mut StdRng::seed_from_u64(end.seed));
+    let keep = sqlx::query(KEEP).bind(vec![end.lane.0]).bind(vec![lane.keep(now)]).bind(vec![now_ms]);
+    keep.execute(&mut session.conn).await.doing(what)?;
+    Ok(Some(lane))
+}
+
+fn logged(row: &PgRow, locked: &Locked) -> Result<Logged, QueueError> {
+    let attempt: i64 = get(row, "attempt")?;
+    let ended_at: Option<i64> = get(row, "ended_at")?;
+    Ok(Logged {
+        number: number(attempt),
+        sent_at: locked.instant(get(row, "sent_at")?),
+        ended_at: ended_at.map(|at| locked.instant(at)),
+        refused: get(row, "refused")?,
+    })
 }

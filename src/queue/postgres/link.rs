@@ -9,24 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use rand::RngExt as _;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
-use super::fault::{Doing, Nature, is_read_only, nature_of};
+use super::fault::{Doing, Nature, is_read_only, nature_of, no_answer};
+use super::patience::{Haste, Patience};
 use super::stage;
 use crate::job::Clock;
 use crate::queue::QueueError;
 
 /// A connection that does not stand by then is tried anew.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// Pauses between tries, from the first to the longest; each is cut by up to a half at random, so that not
-/// all workers come at once.
-const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often a transaction is begun anew that others were in the way of.
 const TRIES_MAX: u32 = 20;
 /// How long a server is waited for once work has begun: longer than a restart or a failover takes.
@@ -61,6 +57,8 @@ pub(super) struct Place {
     pub(super) time: Time,
     /// How long the server is waited for while the program starts: a person may be watching.
     pub(super) patience_at_start: Duration,
+    /// A worker that was not heard of for so long is dead.
+    pub(super) silence: Duration,
 }
 
 /// What a connection is for.
@@ -88,6 +86,7 @@ pub(super) struct Session {
     pub(super) conn: PgConnection,
     pub(super) batch: i64,
     pub(super) role: Role,
+    pub(super) silence: Duration,
     time: Time,
     /// Jobs were staged in this connection's temporary tables.
     pub(super) has_staged: bool,
@@ -135,13 +134,14 @@ pub(super) struct Link {
     session: Option<Session>,
     staging_lost: bool,
     patience: Duration,
+    haste: Haste,
     closing: CancellationToken,
 }
 
 impl Link {
-    pub(super) fn new(place: Arc<Place>, role: Role, closing: CancellationToken) -> Self {
+    pub(super) fn new(place: Arc<Place>, role: Role, (haste, closing): (Haste, CancellationToken)) -> Self {
         let patience = place.patience_at_start;
-        Self { place, role, batch: 0, session: None, staging_lost: false, patience, closing }
+        Self { place, role, batch: 0, session: None, staging_lost: false, patience, haste, closing }
     }
 
     /// From now on it works on this batch, and is patient.
@@ -159,7 +159,7 @@ impl Link {
         T: Send,
         F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + Sync,
     {
-        let mut patience = Patience::new(self.patience);
+        let mut patience = self.patience()?;
         let mut tries = 0;
         loop {
             match self.once("BEGIN; SELECT pg_current_xact_id()::text AS xid", extent, &work).await {
@@ -186,7 +186,7 @@ impl Link {
         F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + Sync,
     {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT '0' AS xid";
-        let mut patience = Patience::new(self.patience);
+        let mut patience = self.patience()?;
         let mut tries = 0;
         loop {
             match self.once(begin, Extent::Some, &work).await {
@@ -203,15 +203,13 @@ impl Link {
         T: Send,
         F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + Sync,
     {
-        let mut patience = Patience::new(self.patience);
+        let mut patience = self.patience()?;
         let mut tries = 0;
+        let haste = self.haste.clone();
         loop {
             let result = match self.session().await {
                 Err(error) => Err(error),
-                Ok(session) => match timeout(STATEMENT_MAX + GRACE, work(session)).await {
-                    Ok(result) => result,
-                    Err(_) => Err(no_answer()),
-                },
+                Ok(session) => haste.within(STATEMENT_MAX + GRACE, work(session)).await,
             };
             match result {
                 Ok(value) => return Ok(value),
@@ -232,17 +230,22 @@ impl Link {
         }
     }
 
+    /// How long to wait for the server; an error where it was waited for in vain and there is no more time.
+    fn patience(&self) -> Result<Patience, QueueError> {
+        let patience = Patience::new(self.patience, self.haste.clone());
+        if self.haste.has_given_up() { Err(self.given_up(no_answer(), &patience)) } else { Ok(patience) }
+    }
+
     /// The connection, made if there is none.
     async fn session(&mut self) -> Result<&mut Session, QueueError> {
         let session = if let Some(session) = self.session.take() {
             session
         } else {
-            let conn = match timeout(CONNECT_MAX, connect(&self.place, self.role)).await {
-                Ok(conn) => conn.doing("connecting")?,
-                Err(_) => return Err(no_answer()),
-            };
+            let connect = async { connect(&self.place, self.role).await.doing("connecting") };
+            let conn = self.haste.within(CONNECT_MAX, connect).await?;
             let (time, staging_lost) = (self.place.time.clone(), self.staging_lost);
-            Session { conn, batch: self.batch, role: self.role, time, has_staged: false, staging_lost }
+            let (batch, role, silence) = (self.batch, self.role, self.place.silence);
+            Session { conn, batch, role, silence, time, has_staged: false, staging_lost }
         };
         Ok(self.session.insert(session))
     }
@@ -269,9 +272,9 @@ impl Link {
             Extent::Some => STATEMENT_MAX * 2,
             Extent::All => STATEMENT_OF_ALL_MAX,
         };
+        let haste = self.haste.clone();
         let session = self.session().await.map_err(Failed::Undone)?;
-        let worked = timeout(bound + GRACE, in_transaction(session, begin, work)).await;
-        let worked = worked.unwrap_or_else(|_| Err(no_answer()));
+        let worked = haste.within(bound + GRACE, in_transaction(session, begin, work)).await;
         let (transaction, value) = match worked {
             Ok(worked) => worked,
             Err(error) => {
@@ -280,8 +283,8 @@ impl Link {
             }
         };
         let Some(session) = &mut self.session else { return Err(Failed::Undone(QueueError::Closed)) };
-        let committed = timeout(STATEMENT_MAX + GRACE, session.run("committing", "COMMIT")).await;
-        match committed.unwrap_or_else(|_| Err(no_answer())) {
+        let committed = haste.within(STATEMENT_MAX + GRACE, session.run("committing", "COMMIT")).await;
+        match committed {
             Ok(()) => Ok(value),
             Err(error) if nature_of(&error) == Nature::Away => {
                 self.drop_session();
@@ -332,6 +335,9 @@ impl Link {
         let is_away = nature_of(&error) == Nature::Away;
         match error {
             QueueError::Engine { source, .. } | QueueError::Disk { source, .. } if is_away => {
+                if self.haste.is_over() {
+                    self.haste.give_up();
+                }
                 let at = self.place.address.to_string();
                 QueueError::Unreachable { at, waited_s: patience.since.elapsed().as_secs(), source }
             }
@@ -392,12 +398,6 @@ where
     Ok((transaction, work(session).await?))
 }
 
-/// A server that does not answer is as good as away.
-fn no_answer() -> QueueError {
-    let error = std::io::Error::new(std::io::ErrorKind::TimedOut, "the server does not answer");
-    QueueError::Engine { what: "waiting for the server", source: Arc::new(sqlx::Error::Io(error)) }
-}
-
 /// Small statements all go by an index, whatever the planner believes of tables that have just been filled;
 /// so they need to be planned once only, and tables are joined in the order in which they stand. Where a
 /// condition on a state is no way to find rows, but is to be looked at once they are found by their number,
@@ -442,41 +442,4 @@ pub(super) async fn connect(place: &Place, role: Role) -> Result<PgConnection, s
 /// A name as an identifier.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// How long something is tried.
-struct Patience {
-    since: Instant,
-    whole: Duration,
-    next: Duration,
-}
-
-impl Patience {
-    fn new(whole: Duration) -> Self {
-        Self { since: Instant::now(), whole, next: PAUSE_FIRST }
-    }
-
-    /// Waits, longer each time; `false` when it is over.
-    async fn pause(&mut self, closing: &CancellationToken) -> bool {
-        let wait = self.next;
-        self.next = (wait * 2).min(PAUSE_MAX);
-        self.wait(wait, closing).await
-    }
-
-    /// Waits for somebody else's transaction.
-    async fn short_pause(&mut self, closing: &CancellationToken) -> bool {
-        self.wait(PAUSE_FIRST, closing).await
-    }
-
-    async fn wait(&self, wait: Duration, closing: &CancellationToken) -> bool {
-        if closing.is_cancelled() || self.since.elapsed() >= self.whole {
-            return false;
-        }
-        let wait = wait.mul_f64(rand::rng().random_range(0.5..=1.0));
-        tokio::select! {
-            biased;
-            () = closing.cancelled() => false,
-            () = tokio::time::sleep(wait) => true,
-        }
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! One connection writes, on the engine's own task, with group commit; two others only read, and one listens
 //! for word of other processes. Files by subject, in reading order: `address`, `open` and `migrate` (the
-//! database), `link` (a connection that comes back, and transactions that end for certain), `engine` (how
+//! database), `link` (a connection that comes back, and transactions that end for certain), `patience`, `engine` (how
 //! commands become transactions), `stage` and `load` (a manifest comes in), `claim`, `settle`, `names`,
 //! `publish`, `rescue`, `lanes`, `limits` (working), `depend` (jobs that need jobs), `person`, `news`, then `figures`
 //! and `read`; `glob` and `fault` are the small tools of all.
@@ -27,6 +27,7 @@ mod migrate;
 mod names;
 mod news;
 mod open;
+mod patience;
 mod person;
 mod publish;
 mod read;
@@ -43,22 +44,26 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use address::Address;
 pub use open::OpenOptions;
+pub use rescue::SILENT_AFTER;
 
 use self::engine::{Commands, Way};
 use self::link::{Extent, Place, Session};
+use self::patience::Haste;
 use super::{
-    AttemptRow, BatchRow, Beat, ClaimRequest, Claimed, Cursor, JobFilter, JobRow, LaneKey, LaneNote, LaneRow,
-    LaneStateRow, Left, LoadDiff, LoadPolicy, LostPolicy, ModelLeft, NewJob, OutputMove, OutputRow,
+    AttemptRow, BatchRow, Beat, ClaimRequest, Claimed, Cursor, JobFilter, JobRow, LaneEnd, LaneKey, LaneNote,
+    LaneRow, LaneStateRow, Left, LoadDiff, LoadPolicy, LostPolicy, ModelLeft, NewJob, OutputMove, OutputRow,
     Publication, Queue, QueueError, Rescued, RunRow, RunStart, Scope, Selection, Settlement, Tally,
     WorkerRow, WorkerStart,
 };
-use crate::job::{AttemptId, Epoch, JobId, JobName, LaneId, OutputId, RunId, Timestamp, WorkerId};
+use crate::job::{AttemptId, Epoch, JobId, JobName, OutputId, RunId, Timestamp, WorkerId};
 use crate::manifest::DigestEntry;
+use crate::pacing::Lane;
 
 /// A handle on one batch. Several handles, in one process or in many, on one machine or on many, share it.
 #[derive(Debug)]
@@ -67,6 +72,7 @@ pub struct PostgresQueue {
     batch: i64,
     place: Arc<Place>,
     news: Arc<Notify>,
+    haste: Haste,
     listening: Once,
     closing: CancellationToken,
     engine: TaskTracker,
@@ -184,8 +190,8 @@ impl Queue for PostgresQueue {
         self.commands.claim(request).await
     }
 
-    async fn close_lane(&self, lane: LaneId, for_: Duration) -> Result<(), QueueError> {
-        self.write(move |session| Box::pin(limits::close(session, lane, for_))).await
+    async fn lane_ended(&self, end: LaneEnd) -> Result<Option<Lane>, QueueError> {
+        self.write(move |session| Box::pin(async move { limits::ended(session, &end).await })).await
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<Publication, QueueError> {
@@ -235,6 +241,14 @@ impl Queue for PostgresQueue {
 
     fn spans_machines(&self) -> bool {
         true
+    }
+
+    fn heartbeat_every(&self) -> Duration {
+        self.place.silence / rescue::BEATS
+    }
+
+    fn hurry(&self, by: Instant) {
+        self.haste.raise(by);
     }
 
     async fn news(&self) {

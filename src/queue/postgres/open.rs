@@ -1,6 +1,7 @@
 //! Opening a queue: the schema, and whose batch it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +11,8 @@ use super::address::Address;
 use super::engine::{self, serve_reads};
 use super::fault::{Doing, get, parsed};
 use super::link::{Extent, Link, PATIENCE_AT_START, Place, Role, Session, Time};
+use super::patience::Haste;
+use super::rescue::SILENT_AFTER;
 use super::{PostgresQueue, migrate};
 use crate::job::{CrashPoint, Provider, crash_point};
 use crate::queue::{Access, Identity, QueueError};
@@ -40,20 +43,25 @@ pub struct OpenOptions {
     pub access: Access,
     /// Whose it must be.
     pub identity: Identity,
+    /// A worker of another machine that was not heard of for so long is dead: the same for all workers of a
+    /// batch, [`SILENT_AFTER`] as a rule.
+    pub silent_after: Duration,
 }
 
 impl PostgresQueue {
     /// Opens a queue, makes or updates its schema and starts its engine. Not cancel-safe in that the schema
     /// and the batch may exist afterwards, whole.
     pub async fn open(options: OpenOptions) -> Result<Self, QueueError> {
-        let OpenOptions { address, batch, access, identity } = options;
-        Self::open_at(usual(address), batch, (access, identity)).await
+        let OpenOptions { address, batch, access, identity, silent_after } = options;
+        let place = Place { silence: silent_after, ..usual(address) };
+        Self::open_at(place, batch, (access, identity)).await
     }
 
     /// The names of a database's batches, oldest first; none where there is no queue yet.
     pub async fn batches(address: Address) -> Result<Vec<String>, QueueError> {
         let place = Arc::new(usual(address));
-        let mut link = Link::new(Arc::clone(&place), Role::Read, CancellationToken::new());
+        let alone = (Haste::none(), CancellationToken::new());
+        let mut link = Link::new(Arc::clone(&place), Role::Read, alone);
         let batches = link
             .look_up(|session| {
                 let place = Arc::clone(&place);
@@ -74,9 +82,10 @@ impl PostgresQueue {
         name: String,
         (access, identity): (Access, Identity),
     ) -> Result<Self, QueueError> {
-        let (place, closing) = (Arc::new(place), CancellationToken::new());
+        let (place, closing, haste) = (Arc::new(place), CancellationToken::new(), Haste::none());
         let role = if access == Access::ReadOnly { Role::Look } else { Role::Write };
-        let mut link = Link::new(Arc::clone(&place), role, closing.clone());
+        let ends = || (haste.clone(), closing.clone());
+        let mut link = Link::new(Arc::clone(&place), role, ends());
         let batch = match prepare(&mut link, &place, (name, access, identity)).await {
             Ok(batch) => batch,
             Err(error) => {
@@ -88,18 +97,25 @@ impl PostgresQueue {
         let (commands, inboxes) = engine::channels();
         let engine = TaskTracker::new();
         for _ in 0..READERS_MAX {
-            let mut reader = Link::new(Arc::clone(&place), Role::Read, closing.clone());
+            let mut reader = Link::new(Arc::clone(&place), Role::Read, ends());
             reader.works_on(batch);
             engine.spawn(serve_reads(inboxes.reads(), reader, closing.clone()));
         }
         engine.spawn(inboxes.serve(link));
         let news = Arc::new(Notify::new());
-        Ok(Self { commands, batch, place, news, listening: std::sync::Once::new(), closing, engine })
+        let listening = std::sync::Once::new();
+        Ok(Self { commands, batch, place, news, haste, listening, closing, engine })
     }
 }
 
 fn usual(address: Address) -> Place {
-    Place { address, schema: SCHEMA.to_owned(), time: Time::Server, patience_at_start: PATIENCE_AT_START }
+    Place {
+        address,
+        schema: SCHEMA.to_owned(),
+        time: Time::Server,
+        patience_at_start: PATIENCE_AT_START,
+        silence: SILENT_AFTER,
+    }
 }
 
 /// Brings a database to where the engine can begin; answers with its batch. Each step finds what the last

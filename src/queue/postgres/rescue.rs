@@ -14,9 +14,11 @@ use crate::queue::{
 
 /// A worker that was not heard of for so long is dead, for all that other machines can know. Ten heartbeats:
 /// longer than a restart of the server or a slow commit takes.
-pub(super) const HORIZON: Duration = Duration::from_secs(30);
-/// A gap between two heartbeats that makes who beats unfit to judge others: it was away itself.
-const GAP: Duration = Duration::from_secs(12);
+pub const SILENT_AFTER: Duration = Duration::from_secs(30);
+/// Heartbeats in that time.
+pub(super) const BEATS: u32 = 10;
+/// A gap of so many heartbeats makes who beats unfit to judge others: it was away itself.
+const GAP_BEATS: u32 = 4;
 
 const START_RUN: &str =
     "INSERT INTO run (batch, command, version, started_at) VALUES ($1, $2, $3, now_ms($4)) RETURNING run";
@@ -165,7 +167,8 @@ pub(super) async fn drain(session: &mut Session, host: &str) -> Result<u64, Queu
 
 pub(super) async fn heartbeat(session: &mut Session, worker: WorkerId) -> Result<Beat, QueueError> {
     let what = "renewing leases";
-    let beat = sqlx::query(BEAT).bind(worker.0).bind(session.now()).bind(ms(GAP));
+    let gap = session.silence / BEATS * GAP_BEATS;
+    let beat = sqlx::query(BEAT).bind(worker.0).bind(session.now()).bind(ms(gap));
     let Some(alive) = beat.fetch_optional(&mut session.conn).await.doing(what)? else {
         return Ok(Beat { cancelled: Vec::new(), declared_dead: true, draining: false });
     };
@@ -189,14 +192,14 @@ pub(super) async fn rescue(
     take_over(session, dead, heir, policy).await
 }
 
-/// Takes over from workers that were not heard of for [`HORIZON`].
+/// Takes over from workers that were not heard of for too long.
 pub(super) async fn rescue_silent(
     session: &mut Session,
     heir: WorkerId,
     policy: LostPolicy,
 ) -> Result<Rescued, QueueError> {
     let declare = sqlx::query(DECLARE_SILENT_DEAD).bind(session.batch).bind(heir.0);
-    let declare = declare.bind(session.now()).bind(ms(HORIZON));
+    let declare = declare.bind(session.now()).bind(ms(session.silence));
     let rows = declare.fetch_all(&mut session.conn).await.doing("looking for silent workers")?;
     let dead = rows.iter().map(|row| get(row, "worker")).collect::<Result<Vec<i64>, _>>()?;
     if dead.is_empty() {

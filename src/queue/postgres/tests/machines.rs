@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::rescue::HORIZON;
+use super::super::SILENT_AFTER as HORIZON;
 use super::Schema;
 use crate::job::{AttemptOutcome, JobState};
 use crate::queue::conformance::{World, new_job};

@@ -46,6 +46,7 @@ impl Schema {
             schema: self.name.clone(),
             time,
             patience_at_start: Duration::from_secs(1),
+            silence: super::SILENT_AFTER,
         }
     }
 

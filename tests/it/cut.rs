@@ -1,0 +1,94 @@
+//! A worker whose way to the database is cut.
+
+use std::time::{Duration, Instant};
+
+use nightpress::simulator::{Fault, FaultRule, LogEntry, Simulator, SimulatorConfig};
+
+use crate::press::scenario;
+use crate::program::{Desk, signal};
+use crate::wire::{Way, Wire};
+use crate::{many, postgres};
+
+/// What nobody waits for longer: minutes less than a server is waited for otherwise.
+const SOON: Duration = Duration::from_secs(90);
+
+fn one_by_one(desk: &Desk, folder: &str, url: &str) -> std::process::Command {
+    let mut command =
+        desk.command(&["work", "-o", folder, "--queue", url, "--batch", "spring", "--concurrency", "1"]);
+    command.env("NIGHTPRESS_SILENT_AFTER", "1s");
+    command
+}
+
+fn images(desk: &Desk, folder: &str) -> Vec<String> {
+    let found = std::fs::read_dir(desk.path(folder).join("images")).into_iter().flatten().flatten();
+    let mut names: Vec<String> = found.map(|file| file.file_name().into_string().expect("UTF-8")).collect();
+    names.sort();
+    names
+}
+
+async fn seen(desk: &Desk, what: impl Fn(&[LogEntry]) -> bool) {
+    while !what(&desk.simulator.log().entries) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_cut_off_and_comes_back_publishes_nothing_twice() {
+    let Some(server) = postgres::shared() else { return };
+    let url = server.database(&postgres::unique("cut"));
+    let wire = Wire::to(&url, server.socket()).await;
+    // Answers that take long enough to be cut off in.
+    let mut slow = scenario(vec![]);
+    slow.latency.median_ms = 4_000;
+    let config = SimulatorConfig { scenario: slow, ..SimulatorConfig::default() };
+    let simulator = Simulator::start(config).await.expect("starts");
+    let desk = Desk { dir: tempfile::tempdir().expect("temp dir"), simulator };
+    desk.write("m.jsonl", &many::manifest(1));
+    let load =
+        ["load", "m.jsonl", "-o", "one", "--provider", "simulator", "--queue", &url, "--batch", "spring"];
+    desk.run(&load).await.ended(0);
+    let cut_off = one_by_one(&desk, "one", wire.url()).spawn().expect("starts");
+    seen(&desk, |log| log.len() == 1).await;
+    wire.set(Way::Silent);
+    let other = one_by_one(&desk, "two", &url).spawn().expect("starts");
+    // The other takes the job over, while the first goes on: its answer comes to its end.
+    seen(&desk, |log| log.len() == 2 && log[0].complete).await;
+    desk.finish(other).await.ended(0).says("1 request lost (possibly billed)");
+    wire.set(Way::Open);
+    let cut_off = desk.finish(cut_off).await;
+    assert_eq!(cut_off.code, Some(3), "{}", cut_off.err);
+    cut_off.says("took this one's jobs over");
+    assert!(desk.read("one/nightpress.log").contains("lease lost"), "it was not counted");
+    assert_eq!(images(&desk, "two").len(), 1);
+    assert_eq!(images(&desk, "one"), [""; 0], "it published what it had lost");
+    let attempts = desk.run(&["show", "j0", "--json", "--queue", &url, "--batch", "spring"]).await.ended(0);
+    assert_eq!(attempts.out.matches("\"outcome\": \"lost\"").count(), 1, "{}", attempts.out);
+    assert_eq!(attempts.out.matches("\"outcome\": \"succeeded\"").count(), 1, "{}", attempts.out);
+    assert_eq!(desk.sent(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_while_the_database_is_away_a_worker_takes_its_grace_and_says_what_is_lost() {
+    let Some(server) = postgres::shared() else { return };
+    for (way, sent) in [(Way::Silent, "-TERM"), (Way::Broken, "-INT")] {
+        let url = server.database(&postgres::unique("cut"));
+        let wire = Wire::to(&url, server.socket()).await;
+        let stalls = FaultRule { times: Some(1), ..FaultRule::always(Fault::StallBefore) };
+        let desk = Desk::new(vec![stalls]).await;
+        desk.write("m.jsonl", &many::manifest(2));
+        let run = ["run", "m.jsonl", "-o", "one", "--provider", "simulator", "--queue", wire.url()];
+        let child = desk.command(&[&run[..], &["--grace", "1s"]].concat()).spawn().expect("starts");
+        desk.requests(2).await;
+        wire.set(way);
+        signal(&child, sent);
+        let asked = Instant::now();
+        let seen = desk.finish(child).await;
+        assert!(asked.elapsed() < SOON, "it waited for the database");
+        let code = if sent == "-TERM" { 143 } else { 130 };
+        let seen = seen.ended(code);
+        assert!(seen.err.contains("the end of 2 requests could not be recorded"), "{}", seen.err);
+        wire.set(Way::Open);
+        desk.run(&run).await.ended(0).says("2 requests lost (possibly billed)");
+        assert_eq!(desk.sent(), 4, "both are sent again");
+    }
+}
