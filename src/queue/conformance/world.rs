@@ -91,8 +91,17 @@ impl World {
         Self::with(bench, Arc::clone(&self.clock)).await
     }
 
+    /// Another process that is given this one's handle.
+    pub(in crate::queue) async fn again(&self) -> Self {
+        Self::on(Arc::clone(&self.queue), Arc::clone(&self.clock)).await
+    }
+
     async fn with(bench: &dyn Bench, clock: Arc<ManualClock>) -> Self {
         let queue = bench.open(Arc::clone(&clock) as Arc<dyn Clock>).await;
+        Self::on(queue, clock).await
+    }
+
+    async fn on(queue: Arc<dyn Queue>, clock: Arc<ManualClock>) -> Self {
         let start = RunStart { command: "run".to_owned(), version: "0".to_owned() };
         let run = queue.start_run(start).await.unwrap();
         let worker = queue.register_worker(worker_start(run)).await.unwrap();
