@@ -28,7 +28,7 @@ use crate::press::KEY;
 const CONCURRENCY: usize = 3;
 /// Attempts of one process that can be open: those that are answered are settled while the next
 /// are claimed.
-const OPEN_MAX: usize = 2 * CONCURRENCY;
+pub(crate) const OPEN_MAX: usize = 2 * CONCURRENCY;
 /// Batches that are worked on beside each other.
 const BESIDE: usize = 4;
 /// Random instants of one batch.
@@ -37,8 +37,8 @@ const KILLS_A_BATCH: u64 = 5;
 const AT_REST: [&str; 7] =
     ["attempts.csv", "images", "nightpress.log", "queue.db", "spool", "summary.json", "usage.csv"];
 
-const SIGABRT: i32 = 6;
-const SIGKILL: i32 = 9;
+pub(crate) const SIGABRT: i32 = 6;
+pub(crate) const SIGKILL: i32 = 9;
 
 /// A batch in a folder of its own, and the server that it is printed by.
 struct Batch {
@@ -58,21 +58,21 @@ struct Batch {
 type Revision = (String, i64);
 
 /// A process that does not outlive its test.
-struct Process(Option<Child>);
+pub(crate) struct Process(pub(crate) Option<Child>);
 
 impl Process {
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(child) = &mut self.0 {
             child.kill().expect("kills");
         }
     }
 
-    fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.0.as_mut().is_none_or(|child| child.try_wait().expect("asks").is_some())
     }
 
     /// Waits without holding up the simulator, which lives on this runtime.
-    async fn end(mut self) -> Output {
+    pub(crate) async fn end(mut self) -> Output {
         let child = self.0.take().expect("not waited for before");
         tokio::task::spawn_blocking(move || child.wait_with_output().expect("ends")).await.expect("joins")
     }
@@ -88,7 +88,7 @@ impl Drop for Process {
 }
 
 /// Jobs of every kind that leaves files: as the manifest has them first, and as they are printed.
-fn manifest(jobs: &[(&str, &str, &str)]) -> String {
+pub(crate) fn manifest(jobs: &[(&str, &str, &str)]) -> String {
     let line = |(id, prompt, more): &(&str, &str, &str)| {
         format!("{{\"id\": \"{id}\", \"prompt\": \"{prompt}\"{more}}}\n")
     };
@@ -111,7 +111,7 @@ const SECOND: [(&str, &str, &str); 7] = [
     ("last", "an empty table", ""),
 ];
 
-fn scenario() -> Scenario {
+pub(crate) fn scenario() -> Scenario {
     Scenario {
         latency: Latency { median_ms: 4, sigma: 0.5, ..Latency::default() },
         stream: StreamShape { chunk_bytes: 2048, chunk_delay_ms: 1, ..StreamShape::default() },
@@ -137,7 +137,7 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 /// All files below a folder; none if it is not there. A file may go while they are listed.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
@@ -485,7 +485,7 @@ fn log_lines(batch: &Batch) -> usize {
     fs::read_to_string(batch.folder().log()).map_or(0, |text| text.lines().count())
 }
 
-fn from_env(name: &str, default: u64) -> u64 {
+pub(crate) fn from_env(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
 }
 

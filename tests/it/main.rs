@@ -11,6 +11,8 @@ mod cut;
 mod house;
 #[cfg(all(unix, debug_assertions))]
 mod kill;
+#[cfg(all(unix, debug_assertions))]
+mod kill_many;
 mod lanes;
 mod machine;
 mod many;
