@@ -112,9 +112,11 @@ CREATE TABLE job (
     no_image     bigint NOT NULL DEFAULT 0,
     lost         bigint NOT NULL DEFAULT 0,
     lost_alone   bigint NOT NULL DEFAULT 0,     -- those of them that ran alone, with nobody else to blame
-    -- 0: untried; 1: lost before, behind those; 2: lost so often (queue::LOST_UNTIL_ALONE) that it runs alone
+    spared       boolean NOT NULL DEFAULT false, -- an end was put down to the lane
+    -- 0: untried; 1: lost or spared before, behind those: another one tells more about a lane in trouble;
+    -- 2: lost so often (queue::LOST_UNTIL_ALONE) that it runs alone
     turn         integer NOT NULL GENERATED ALWAYS AS
-                 (CASE WHEN lost >= 3 THEN 2 WHEN lost > 0 THEN 1 ELSE 0 END) STORED,
+                 (CASE WHEN lost >= 3 THEN 2 WHEN lost > 0 OR spared THEN 1 ELSE 0 END) STORED,
     needs        bigint NOT NULL DEFAULT 0,     -- dependencies that have not succeeded yet
     cancel       text CHECK (cancel IN ('person', 'manifest')), -- asked for while running, or who cancelled it
     in_manifest  boolean NOT NULL DEFAULT true,

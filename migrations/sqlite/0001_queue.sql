@@ -99,8 +99,10 @@ CREATE TABLE job (
     no_image     INTEGER NOT NULL DEFAULT 0,
     lost         INTEGER NOT NULL DEFAULT 0,
     lost_alone   INTEGER NOT NULL DEFAULT 0, -- those of them that ran alone, with nobody else to blame
-    -- 0: untried; 1: lost before, behind those; 2: lost so often (queue::LOST_UNTIL_ALONE) that it runs alone
-    turn         INTEGER NOT NULL GENERATED ALWAYS AS ((lost > 0) + (lost >= 3)) VIRTUAL,
+    spared       INTEGER NOT NULL DEFAULT 0 CHECK (spared IN (0, 1)), -- an end was put down to the lane
+    -- 0: untried; 1: lost or spared before, behind those: another one tells more about a lane in trouble;
+    -- 2: lost so often (queue::LOST_UNTIL_ALONE) that it runs alone
+    turn         INTEGER NOT NULL GENERATED ALWAYS AS ((lost > 0 OR spared) + (lost >= 3)) VIRTUAL,
     needs        INTEGER NOT NULL DEFAULT 0, -- dependencies that have not succeeded yet
     cancel       TEXT CHECK (cancel IN ('person', 'manifest')), -- asked for while running, or who cancelled it
     in_manifest  INTEGER NOT NULL DEFAULT 1 CHECK (in_manifest IN (0, 1)),

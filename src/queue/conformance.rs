@@ -51,6 +51,7 @@ macro_rules! conformance_suite {
                 claims_that_come_at_once_are_dealt_out
                 the_cap_is_passed_only_by_what_was_in_flight
                 cancelling_reaches_a_running_job_by_its_heartbeat
+                a_job_that_was_spared_goes_behind_the_untried
                 retry_gives_fresh_allowances
                 retry_makes_a_succeeded_job_again_only_by_name
                 an_unknown_name_changes_nothing

@@ -278,6 +278,21 @@ pub(in crate::queue) async fn the_cap_stops_claims(bench: &dyn Bench) {
     assert_eq!((claimed.claims.len(), claimed.capped), (1, false));
 }
 
+/// Or a lane in trouble would be probed with the same job for an hour, which may itself be what fails.
+pub(in crate::queue) async fn a_job_that_was_spared_goes_behind_the_untried(bench: &dyn Bench) {
+    let world = World::new(bench).await;
+    world.load(jobs(&["a", "b"])).await;
+    for expected in ["a", "b", "a"] {
+        let claim = world.claim_one().await;
+        assert_eq!(claim.name.as_str(), expected);
+        world.settle(&claim, AttemptOutcome::Transient, Next::Spare(Duration::ZERO)).await.unwrap();
+    }
+    let all = Selection { names: vec!["a".parse().unwrap()], states: vec![] };
+    assert_eq!(world.queue.cancel(&all).await.unwrap(), 1);
+    assert_eq!(world.queue.retry(&all).await.unwrap(), 1);
+    assert_eq!(world.claim_one().await.name.as_str(), "a", "made pending by a person, it is as good as new");
+}
+
 pub(in crate::queue) async fn cancelling_reaches_a_running_job_by_its_heartbeat(bench: &dyn Bench) {
     let world = World::new(bench).await;
     world.load(jobs(&["a", "b"])).await;

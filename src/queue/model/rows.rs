@@ -65,6 +65,7 @@ pub(super) struct Used {
     pub(super) no_image: u32,
     pub(super) lost: u32,
     pub(super) lost_alone: u32,
+    pub(super) spared: bool,
 }
 
 /// An attempt.
@@ -122,7 +123,7 @@ impl JobRec {
 
     /// As the schema's `job.turn`.
     pub(super) fn turn(&self) -> u32 {
-        u32::from(self.used.lost > 0) + u32::from(self.used.lost >= LOST_UNTIL_ALONE)
+        u32::from(self.used.lost > 0 || self.used.spared) + u32::from(self.used.lost >= LOST_UNTIL_ALONE)
     }
 
     pub(super) fn is_in(&self, scope: &Scope) -> bool {

@@ -246,6 +246,7 @@ impl Rows {
         let (revision, alone) = (attempt.revision, attempt.alone);
         let job = self.job(end.job.0);
         let is_present = job.revision() == revision;
+        job.used.spared |= matches!(end.next, Next::Spare(_));
         if is_present && !matches!(end.next, Next::Spare(_)) {
             let count = |of| u32::from(end.outcome == of);
             job.used.transient += count(AttemptOutcome::Transient);

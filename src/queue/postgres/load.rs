@@ -100,10 +100,10 @@ const OF_MATCHED: &[&str] = &[
     "UPDATE job SET cancel = NULL FROM matched m
      WHERE job.job = m.job AND job.state = 'running' AND job.cancel = 'manifest'",
     "UPDATE job SET cancel = NULL, ready = true, available_at = 0, transient = 0, no_image = 0, lost = 0,
-            lost_alone = 0, state = CASE WHEN needs > 0 THEN 'waiting' ELSE 'pending' END
+            lost_alone = 0, spared = false, state = CASE WHEN needs > 0 THEN 'waiting' ELSE 'pending' END
      FROM matched m WHERE job.job = m.job AND job.state = 'cancelled' AND job.cancel = 'manifest'",
     "UPDATE job SET revision = job.revision + 1, model = s.model, cancel = NULL, ready = true, available_at = 0,
-            transient = 0, no_image = 0, lost = 0, lost_alone = 0,
+            transient = 0, no_image = 0, lost = 0, lost_alone = 0, spared = false,
             state = CASE WHEN job.state = 'running' THEN 'running' WHEN job.needs > 0 THEN 'waiting' ELSE 'pending' END
      FROM matched m JOIN staged s USING (ordinal) WHERE m.what = 'changed' AND job.job = m.job",
 ];

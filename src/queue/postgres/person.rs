@@ -14,7 +14,7 @@ WHERE NOT EXISTS (SELECT 1 FROM job j WHERE j.batch = $1 AND j.name = e.name) LI
 
 /// $1 batch, $2 names, $3 states. A job that succeeded is made again only when it is named: it is paid again.
 const RETRY: &str = "
-UPDATE job SET ready = true, available_at = 0, transient = 0, no_image = 0, lost = 0, lost_alone = 0, cancel = NULL,
+UPDATE job SET ready = true, available_at = 0, transient = 0, no_image = 0, lost = 0, lost_alone = 0, spared = false, cancel = NULL,
     needs = (SELECT count(*) FROM dependency d JOIN job n ON n.job = d.needs
              WHERE d.job = job.job AND n.state <> 'succeeded'),
     state = CASE WHEN EXISTS (SELECT 1 FROM dependency d JOIN job n ON n.job = d.needs

@@ -44,6 +44,7 @@ went_on AS (
         ready = NOT (f.next IN ('retry', 'spare') AND f.delay_ms > 0),
         available_at = CASE WHEN f.next IN ('retry', 'spare') THEN (SELECT now FROM clock) + f.delay_ms ELSE 0 END,
         snoozed_at = (SELECT now FROM clock),
+        spared = job.spared OR f.next = 'spare',
         worker = CASE WHEN f.next = 'publish' THEN job.worker END,
         epoch = CASE WHEN f.next = 'publish' THEN job.epoch END,
         attempt = CASE WHEN f.next = 'publish' THEN job.attempt END

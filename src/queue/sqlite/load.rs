@@ -101,11 +101,11 @@ UPDATE job SET cancel = NULL WHERE state = 'running' AND cancel = 'manifest'
     AND job IN (SELECT job FROM temp.matched)",
     "
 UPDATE job SET cancel = NULL, ready = 1, available_at = 0, transient = 0, no_image = 0, lost = 0,
-               lost_alone = 0, state = iif(needs > 0, 'waiting', 'pending')
+               lost_alone = 0, spared = 0, state = iif(needs > 0, 'waiting', 'pending')
 WHERE state = 'cancelled' AND cancel = 'manifest' AND job IN (SELECT job FROM temp.matched)",
     "
 UPDATE job SET revision = job.revision + 1, model = s.model, cancel = NULL, ready = 1, available_at = 0,
-               transient = 0, no_image = 0, lost = 0, lost_alone = 0,
+               transient = 0, no_image = 0, lost = 0, lost_alone = 0, spared = 0,
                state = CASE WHEN job.state = 'running' THEN 'running'
                             WHEN job.needs > 0 THEN 'waiting' ELSE 'pending' END
 FROM temp.matched m, temp.staged s

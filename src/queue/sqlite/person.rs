@@ -18,7 +18,7 @@ WHERE NOT EXISTS (SELECT 1 FROM job j WHERE j.batch = ?1 AND j.name = e.value) L
 /// ?1 batch, ?2 JSON array of names, ?3 JSON array of states. A job that succeeded is made again
 /// only when it is named: it is paid again.
 const RETRY: &str = "
-UPDATE job SET ready = 1, available_at = 0, transient = 0, no_image = 0, lost = 0, lost_alone = 0, cancel = NULL,
+UPDATE job SET ready = 1, available_at = 0, transient = 0, no_image = 0, lost = 0, lost_alone = 0, spared = 0, cancel = NULL,
     needs = (SELECT count(*) FROM dependency d CROSS JOIN job n
              WHERE d.job = job.job AND n.job = d.needs AND n.state <> 'succeeded'),
     state = iif(EXISTS (SELECT 1 FROM dependency d CROSS JOIN job n

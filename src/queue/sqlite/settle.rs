@@ -53,6 +53,7 @@ UPDATE job SET
                  ELSE e.next END,
     ready = NOT (e.next IN ('retry', 'spare') AND e.delay_ms > 0),
     available_at = iif(e.next IN ('retry', 'spare'), e.now + e.delay_ms, 0), snoozed_at = e.now,
+    spared = job.spared OR e.next = 'spare',
     worker = NULL, epoch = NULL, attempt = NULL
 FROM temp.ending e CROSS JOIN attempt a
 WHERE e.next <> 'publish' AND a.attempt = e.attempt AND job.job = e.job",
