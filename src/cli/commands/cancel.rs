@@ -15,8 +15,9 @@ pub(in crate::cli) async fn run(session: Session, args: CancelArgs) -> Result<Ex
     let (site, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
     let open = [JobState::Waiting, JobState::Pending, JobState::Running, JobState::Held];
     let states = if args.all { open.to_vec() } else { vec![] };
-    let changed = queue.cancel(&Selection { names: args.jobs, states }).await?;
+    let changed = queue.cancel(&Selection { names: args.jobs, states }).await;
     queue.close().await;
+    let changed = changed?;
     if args.json {
         let done = json!({ "folder": site.folder.path().display().to_string(), "cancelled": changed });
         session.terminal.json(&done.to_string());

@@ -8,9 +8,9 @@ use crate::cli::args::ShowArgs;
 use crate::cli::exit::Exit;
 use crate::cli::session::Session;
 use crate::cli::text;
-use crate::job::printable;
+use crate::job::{JobName, printable};
 use crate::queue::sqlite::Access;
-use crate::queue::{AttemptRow, JobRow, QueueError};
+use crate::queue::{AttemptRow, JobRow, Queue, QueueError};
 use crate::report::{Money, Tokens, error_line};
 
 /// Attempts that are shown; a job has a handful, unless a limit turned it away all night.
@@ -18,9 +18,9 @@ const ATTEMPTS_MAX: u32 = 1_000;
 
 pub(in crate::cli) async fn run(session: Session, args: ShowArgs) -> Result<Exit> {
     let (_, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
-    let job = queue.job(&args.job).await?.ok_or_else(|| QueueError::NoSuchJob(args.job.to_string()))?;
-    let attempts = queue.attempts(Some(job.job), None, ATTEMPTS_MAX).await?;
+    let found = find(queue.as_ref(), &args.job).await;
     queue.close().await;
+    let (job, attempts) = found?;
     if args.json {
         let mut shown = as_json(&job);
         if let Value::Object(shown) = &mut shown {
@@ -34,6 +34,12 @@ pub(in crate::cli) async fn run(session: Session, args: ShowArgs) -> Result<Exit
         }
     }
     Ok(Exit::Done)
+}
+
+async fn find(queue: &dyn Queue, name: &JobName) -> Result<(JobRow, Vec<AttemptRow>), QueueError> {
+    let job = queue.job(name).await?.ok_or_else(|| QueueError::NoSuchJob(name.to_string()))?;
+    let attempts = queue.attempts(Some(job.job), None, ATTEMPTS_MAX).await?;
+    Ok((job, attempts))
 }
 
 fn lines(job: &JobRow) -> Vec<String> {

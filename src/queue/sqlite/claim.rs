@@ -132,7 +132,7 @@ impl Purse {
 
 /// Claims for all who ask; each has its own answer, in order. Those who ask for the same are served
 /// as one, and what that brings is dealt out in the order in which they asked.
-pub(super) fn claim(session: &mut Session, requests: &[Box<ClaimRequest>]) -> Results<Claimed> {
+pub(super) fn claim(session: &Session, requests: &[Box<ClaimRequest>]) -> Results<Claimed> {
     let mut answers: Vec<Result<Claimed, QueueError>> =
         requests.iter().map(|_| Ok(Claimed::default())).collect();
     let mut asked: Vec<usize> = (0..requests.len()).collect();

@@ -49,7 +49,7 @@ impl Counted {
         let (run, worker, lane) = started(&queue).await;
         let (commits, steps) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let (commit, step) = (Arc::clone(&commits), Arc::clone(&steps));
-        let watch = move |session: &mut Session| {
+        let watch = move |session: &Session| {
             let count = move || {
                 commit.fetch_add(1, Ordering::Relaxed);
                 false

@@ -85,7 +85,7 @@ impl<T: Send> Answer for Held<T> {
 
 /// A command that is run by itself.
 trait Task: Send {
-    fn run(self: Box<Self>, session: &mut Session) -> Box<dyn Answer>;
+    fn run(self: Box<Self>, session: &Session) -> Box<dyn Answer>;
     /// Answers without having run.
     fn refuse(self: Box<Self>, failure: QueueError);
 }
@@ -98,9 +98,9 @@ struct Work<F, T> {
 impl<F, T> Task for Work<F, T>
 where
     T: Send + 'static,
-    F: FnOnce(&mut Session) -> Result<T, QueueError> + Send,
+    F: FnOnce(&Session) -> Result<T, QueueError> + Send,
 {
-    fn run(self: Box<Self>, session: &mut Session) -> Box<dyn Answer> {
+    fn run(self: Box<Self>, session: &Session) -> Box<dyn Answer> {
         let result = (self.work)(session);
         Box::new(Held { result, reply: self.reply })
     }
@@ -140,7 +140,7 @@ impl Commands {
     pub(super) async fn write<T, F>(&self, work: F) -> Result<T, QueueError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Session) -> Result<T, QueueError> + Send + 'static,
+        F: FnOnce(&Session) -> Result<T, QueueError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Work(Box::new(Work { work, reply })), answer).await
@@ -187,10 +187,9 @@ pub(super) fn channel() -> (Commands, Inbox) {
 pub(super) struct Inbox(mpsc::Receiver<Command>);
 
 /// Works until all callers are gone or one of them closes the queue.
-pub(super) fn serve(mut session: Session, mut inbox: Inbox) {
+pub(super) fn serve(session: Session, mut inbox: Inbox) {
     let mut closing = false;
-    while !closing {
-        let Some(first) = inbox.0.blocking_recv() else { break };
+    while !closing && let Some(first) = inbox.0.blocking_recv() {
         let mut group = Group::default();
         group.push(first);
         while group.len < COMMANDS_PER_COMMIT_MAX
@@ -200,7 +199,7 @@ pub(super) fn serve(mut session: Session, mut inbox: Inbox) {
         }
         closing = group.close;
         if !group.is_empty() {
-            group.commit(&mut session);
+            group.commit(&session);
         }
     }
     end(session);
@@ -289,7 +288,7 @@ impl Sets {
     }
 
     /// Works off all of them; an error means that nothing of it holds.
-    fn run(&self, session: &mut Session) -> Result<Done, QueueError> {
+    fn run(&self, session: &Session) -> Result<Done, QueueError> {
         let mut done = Done::default();
         if !self.settle.is_empty() {
             done.0 = settle::settle(session, &self.settle.items)?;
@@ -304,11 +303,7 @@ impl Sets {
     }
 
     /// As `run`, with a savepoint for each: what fails is undone alone. Takes what it has begun with.
-    fn run_apart(
-        &mut self,
-        session: &mut Session,
-        held: &mut Vec<Box<dyn Answer>>,
-    ) -> Result<(), QueueError> {
+    fn run_apart(&mut self, session: &Session, held: &mut Vec<Box<dyn Answer>>) -> Result<(), QueueError> {
         let settle = std::mem::take(&mut self.settle);
         run_set(session, settle, settle::settle, held)?;
         let published = std::mem::take(&mut self.published);
@@ -349,7 +344,7 @@ impl Group {
         self.sets.is_empty() && self.work.is_empty()
     }
 
-    fn commit(self, session: &mut Session) {
+    fn commit(self, session: &Session) {
         if let Err(error) = session.conn.run(BEGINNING, BEGIN, &[]) {
             return self.refuse(&located(error, &session.path));
         }
@@ -376,7 +371,7 @@ impl Group {
     }
 
     /// In the transaction that was begun, each with a savepoint of its own.
-    fn commit_apart(mut self, session: &mut Session) {
+    fn commit_apart(mut self, session: &Session) {
         let mut held = Vec::with_capacity(self.len);
         let mut outcome = self.run_apart(session, &mut held);
         if outcome.is_ok() {
@@ -395,11 +390,7 @@ impl Group {
     }
 
     /// Runs everything; an error means that the transaction as a whole is lost.
-    fn run_apart(
-        &mut self,
-        session: &mut Session,
-        held: &mut Vec<Box<dyn Answer>>,
-    ) -> Result<(), QueueError> {
+    fn run_apart(&mut self, session: &Session, held: &mut Vec<Box<dyn Answer>>) -> Result<(), QueueError> {
         self.sets.run_apart(session, held)?;
         while let Some(work) = self.work.pop_front() {
             session.conn.run(SAVING, SAVEPOINT, &[])?;
@@ -428,13 +419,13 @@ const COMMITTING: &str = "committing";
 const SAVEPOINT: &str = "SAVEPOINT command";
 const SAVING: &str = "beginning a command";
 
-fn roll_back(session: &mut Session, error: &QueueError) {
+fn roll_back(session: &Session, error: &QueueError) {
     tracing::debug!(%error, "a transaction of the queue failed");
     // It may be gone already: SQLite ends it itself on a full disk.
     drop(session.conn.run("rolling back", "ROLLBACK", &[]));
 }
 
-fn release(session: &mut Session, fine: bool) -> Result<(), QueueError> {
+fn release(session: &Session, fine: bool) -> Result<(), QueueError> {
     if fine {
         session.conn.run("ending a command", "RELEASE command", &[]).map(drop)
     } else {
@@ -445,14 +436,14 @@ fn release(session: &mut Session, fine: bool) -> Result<(), QueueError> {
 /// Works off equal commands as one set. Where the set fails as a whole, each is tried alone, so
 /// that one poisoned command does not fail its neighbours.
 fn run_set<I, T, F>(
-    session: &mut Session,
+    session: &Session,
     set: Set<I, T>,
     run: F,
     held: &mut Vec<Box<dyn Answer>>,
 ) -> Result<(), QueueError>
 where
     T: Send + 'static,
-    F: Fn(&mut Session, &[I]) -> Results<T>,
+    F: Fn(&Session, &[I]) -> Results<T>,
 {
     if set.is_empty() {
         return Ok(());
@@ -473,14 +464,14 @@ where
 }
 
 fn try_set<I, T, F>(
-    session: &mut Session,
+    session: &Session,
     items: &[I],
     run: F,
-    mut hold: impl FnMut(Result<T, QueueError>) + Send,
+    mut hold: impl FnMut(Result<T, QueueError>),
 ) -> Result<(), QueueError>
 where
     T: Send + 'static,
-    F: Fn(&mut Session, &[I]) -> Results<T>,
+    F: Fn(&Session, &[I]) -> Results<T>,
 {
     session.conn.run(SAVING, SAVEPOINT, &[])?;
     let results = run(session, items);

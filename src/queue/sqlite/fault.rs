@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::ErrorCode;
 
-use crate::queue::QueueError;
+use crate::queue::{EngineError, QueueError};
 
 /// How long another program's lock is waited for. Longer than a load of a million jobs takes.
 pub(super) const BUSY_WAIT: Duration = Duration::from_mins(1);
@@ -27,9 +27,34 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-fn classify(what: &'static str, source: rusqlite::Error) -> QueueError {
-    let code = source.sqlite_error_code();
-    let source: Arc<rusqlite::Error> = Arc::new(source);
+/// What SQLite said, with its extended result code (sqlite.org/rescode.html, read 2026-11). Its chain of causes
+/// says the same again, and some of its errors quote the whole statement.
+#[derive(Debug, thiserror::Error)]
+enum Said {
+    #[error("{message} (code {code})")]
+    Sqlite { message: String, code: i32 },
+    #[error("{0}")]
+    Driver(String),
+}
+
+impl Said {
+    fn of(error: rusqlite::Error) -> Self {
+        match error {
+            rusqlite::Error::SqliteFailure(cause, message) => Self::Sqlite {
+                message: message.unwrap_or_else(|| cause.to_string()),
+                code: cause.extended_code,
+            },
+            rusqlite::Error::SqlInputError { error, msg, .. } => {
+                Self::Sqlite { message: msg, code: error.extended_code }
+            }
+            other => Self::Driver(other.to_string()),
+        }
+    }
+}
+
+fn classify(what: &'static str, error: rusqlite::Error) -> QueueError {
+    let code = error.sqlite_error_code();
+    let source: EngineError = Arc::new(Said::of(error));
     match code {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             QueueError::Locked { waited_s: BUSY_WAIT.as_secs() }

@@ -69,7 +69,7 @@ impl SqliteQueue {
     async fn write<T, F>(&self, work: F) -> Result<T, QueueError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut engine::Session) -> Result<T, QueueError> + Send + 'static,
+        F: FnOnce(&engine::Session) -> Result<T, QueueError> + Send + 'static,
     {
         self.commands.write(work).await
     }

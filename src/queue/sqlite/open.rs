@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use super::engine::{self, Session};
 use super::fault::{BUSY_WAIT, Doing, located};
-use super::readers::Readers;
+use super::readers::{Readers, off_thread};
 use super::row::{get, parsed};
 use super::sql::Sql;
 use super::{SqliteQueue, migrate, stage};
@@ -18,8 +18,8 @@ use crate::queue::QueueError;
 
 pub use crate::queue::open::{Access, Identity};
 
-/// Statements that a connection keeps prepared: all there are.
-const STATEMENTS_MAX: usize = 128;
+/// Statements that a connection keeps prepared: all that one is asked for.
+const STATEMENTS_MAX: usize = 160;
 /// Page cache of the writing connection, in KiB; SQLite spells KiB as a negative number.
 const CACHE: i64 = -32_768;
 /// Of each reading connection.
@@ -64,15 +64,13 @@ impl SqliteQueue {
     /// the file may exist afterwards, whole.
     pub async fn open(options: OpenOptions) -> Result<Self, QueueError> {
         let path = options.path.clone();
-        let opened = tokio::task::spawn_blocking(move || open(options)).await;
-        let queue = opened.unwrap_or(Err(QueueError::Closed));
-        queue.map_err(|error| located(error, &path))
+        off_thread(move || open(options)).await.map_err(|error| located(error, &path))
     }
 
     /// An empty queue that leaves nothing behind: what a manifest is compared with when there is
     /// no queue yet.
     pub async fn in_memory(provider: Provider, clock: Arc<dyn Clock>) -> Result<Self, QueueError> {
-        let opened = tokio::task::spawn_blocking(move || {
+        off_thread(move || {
             let path = PathBuf::from(":memory:");
             let conn = Connection::open_in_memory().doing("opening a queue in memory")?;
             let conn = set_up(conn)?;
@@ -80,8 +78,8 @@ impl SqliteQueue {
             let identity = Identity::Of { manifest: None, provider };
             let batch = identify(&conn, &identity, clock.as_ref())?;
             start(Session::new(conn, batch.unwrap_or(1), path, clock), None)
-        });
-        opened.await.unwrap_or(Err(QueueError::Closed))
+        })
+        .await
     }
 }
 
@@ -170,7 +168,8 @@ fn look_at(path: PathBuf, identity: &Identity, clock: Arc<dyn Clock>) -> Result<
 fn immutable(path: &Path) -> String {
     let mut uri = "file:".to_owned();
     for &byte in path.as_os_str().as_encoded_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
+        // A slash too: what begins with two of them would be taken for the name of a machine.
+        if byte.is_ascii_alphanumeric() {
             uri.push(char::from(byte));
         } else {
             // Writing to a String cannot fail.
@@ -204,7 +203,7 @@ fn set_up(conn: Connection) -> Result<Connection, QueueError> {
 }
 
 fn set(conn: &Connection, name: &str, value: impl rusqlite::ToSql) -> Result<(), QueueError> {
-    conn.pragma_update(None, name, value).doing("setting up the queue's connection")
+    conn.pragma_update(None, name, value).doing("opening the queue")
 }
 
 /// The batch of this queue, made when there is none and it is known whose it is.

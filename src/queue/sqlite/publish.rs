@@ -189,7 +189,7 @@ fn planned_file(row: &Row) -> Result<PlannedFile, QueueError> {
 }
 
 /// The planned files of all these leases stand; each has its own answer, in order.
-pub(super) fn published(session: &mut Session, leases: &[(JobId, Epoch)]) -> Results<()> {
+pub(super) fn published(session: &Session, leases: &[(JobId, Epoch)]) -> Results<()> {
     let what = "publishing files";
     for (slot, (job, epoch)) in leases.iter().enumerate() {
         session.conn.run(what, PLACE, params![signed(slot as u64), job.0, epoch.0])?;

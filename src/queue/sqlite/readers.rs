@@ -36,23 +36,26 @@ impl Readers {
     {
         let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else { return Err(QueueError::Closed) };
         let readers = self.clone();
-        let read = tokio::task::spawn_blocking(move || {
+        off_thread(move || {
             let conn = match readers.take() {
                 Some(conn) => conn,
                 None => open::reader(&readers.path)?,
             };
             let answer = in_transaction(&conn, work);
-            readers.put(conn);
+            // One that met an error may not be as it was.
+            if answer.is_ok() && conn.is_autocommit() {
+                readers.put(conn);
+            }
             drop(turn);
             answer
-        });
-        read.await.unwrap_or(Err(QueueError::Closed))
+        })
+        .await
     }
 
     /// Waits for those who read, and closes.
     pub(super) async fn close(&self) {
         // It fails only where somebody else has closed it already.
-        drop(self.turns.acquire_many(READERS_MAX).await);
+        let _turns = self.turns.acquire_many(READERS_MAX).await;
         self.turns.close();
         self.free.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -63,6 +66,18 @@ impl Readers {
 
     fn put(&self, conn: Connection) {
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+    }
+}
+
+/// Runs `step` where it may block, to its end even when the future is dropped.
+pub(super) async fn off_thread<T: Send + 'static>(
+    step: impl FnOnce() -> Result<T, QueueError> + Send + 'static,
+) -> Result<T, QueueError> {
+    match tokio::task::spawn_blocking(step).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is shutting down.
+        Err(_) => Err(QueueError::Closed),
     }
 }
 

@@ -63,7 +63,7 @@ UPDATE attempt SET outcome = 'lost', ended_at = ?2,
         ' times in all): it seems to kill the program, so it is not sent again; see nightpress.log, change the job or `retry` it',
         'the process ended before the answer was recorded')
 FROM json_each(?1) e CROSS JOIN job j WHERE j.job = e.value AND attempt.attempt = j.attempt",
-    "UPDATE job SET attempt= NULL WHERE job IN (SELECT value FROM json_each(?1))",
+    "UPDATE job SET attempt = NULL WHERE job IN (SELECT value FROM json_each(?1))",
 ];
 /// ?1 JSON array of jobs that were lost: those that failed for it.
 const POISONED: &str = "

@@ -118,7 +118,7 @@ fn ms(time: Duration) -> i64 {
 }
 
 /// Settles all; each has its own answer, in order.
-pub(super) fn settle(session: &mut Session, items: &[Box<Settlement>]) -> Results<Publication> {
+pub(super) fn settle(session: &Session, items: &[Box<Settlement>]) -> Results<Publication> {
     let now = session.now();
     for (slot, one) in items.iter().enumerate() {
         if one.outcome != AttemptOutcome::Sent {

@@ -137,7 +137,10 @@ fn bound<'c>(
 ) -> Result<CachedStatement<'c>, QueueError> {
     let mut statement = conn.prepare_cached(sql).doing(what)?;
     let wanted = statement.parameter_count();
-    debug_assert!(params.len() >= wanted, "a parameter of this has no value: {sql}");
+    // NULL means something here: what has no value must not be taken for it.
+    if params.len() < wanted {
+        return Err(rusqlite::Error::InvalidParameterCount(params.len(), wanted)).doing(what);
+    }
     for (number, value) in (1..=wanted).zip(params) {
         statement.raw_bind_parameter(number, value).doing(what)?;
     }

@@ -92,7 +92,7 @@ INSERT INTO temp.staged (ordinal, name, spec_digest, input_digest, spec, refs, m
                          output_key, stream, tags, priority, reservation, estimate)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 
-pub(super) fn stage(session: &mut Session, jobs: Vec<Staged>) -> Result<(), QueueError> {
+pub(super) fn stage(session: &Session, jobs: Vec<Staged>) -> Result<(), QueueError> {
     for job in jobs {
         let values = params![
             job.ordinal,

@@ -213,6 +213,23 @@ async fn reading_only_leaves_the_folder_as_it_was() {
     look().await; // when nobody does
 }
 
+/// The quiet database is opened by an address, in which these mean something.
+#[tokio::test]
+async fn a_folder_may_have_any_name() {
+    let folder = Folder::new();
+    for name in ["a b", "c#d", "e?f", "%41", "g:h", "猫"] {
+        let path = folder.0.path().join(name).join("queue.db");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        let twice = format!("/{}", path.display());
+        for path in [path.as_path(), Path::new(&twice)] {
+            open(options(path)).await.unwrap().close().await;
+            let look = OpenOptions { access: Access::ReadOnly, ..options(path) };
+            open(look).await.unwrap().close().await;
+        }
+        assert!(path.is_file(), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_manifest_is_compared_with_nothing() {
     let queue = SqliteQueue::in_memory(Provider::Simulator, Arc::new(SystemClock)).await.unwrap();
@@ -281,8 +298,7 @@ async fn a_lock_of_another_program_is_waited_for_then_told_and_nothing_is_lost()
     let queue = open(options(&folder.path())).await.unwrap();
     queue.stage(vec![new_job("a", 0)]).await.unwrap();
     // A test need not wait as long as a night may.
-    let hurry =
-        |session: &mut Session| session.conn.busy_timeout(Duration::from_millis(50)).doing("hurrying");
+    let hurry = |session: &Session| session.conn.busy_timeout(Duration::from_millis(50)).doing("hurrying");
     queue.write(hurry).await.unwrap();
     let other = folder.raw();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();

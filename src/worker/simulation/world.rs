@@ -24,12 +24,15 @@ const STEPS_MAX: u64 = 60_000;
 /// The wall clock of all processes: it goes with virtual time, and jumps.
 #[derive(Debug)]
 pub(super) struct WallClock {
+    /// Virtual time is that of a runtime, and the engine of SQLite has a thread of its own.
+    runtime: tokio::runtime::Handle,
     began: Instant,
     jumped_ms: AtomicI64,
 }
 
 impl Clock for WallClock {
     fn now(&self) -> Timestamp {
+        let _virtual = self.runtime.enter();
         let jumped = Timestamp::from_ms(NOON.as_ms() + self.jumped_ms.load(Ordering::Relaxed));
         jumped.plus(self.began.elapsed())
     }
@@ -37,7 +40,11 @@ impl Clock for WallClock {
 
 impl WallClock {
     pub(super) fn new() -> Self {
-        Self { began: Instant::now(), jumped_ms: AtomicI64::new(0) }
+        Self {
+            runtime: tokio::runtime::Handle::current(),
+            began: Instant::now(),
+            jumped_ms: AtomicI64::new(0),
+        }
     }
 
     pub(super) fn jump(&self, ms: i64) {
