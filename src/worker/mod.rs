@@ -113,6 +113,11 @@ pub enum WorkError {
 }
 
 impl WorkError {
+    /// Another process took this worker for dead.
+    fn is_of_the_dead(&self) -> bool {
+        matches!(self, Self::DeclaredDead | Self::Queue(QueueError::DeclaredDead(_)))
+    }
+
     /// Why the run pauses if the machine is at fault: nothing is wrong with the jobs, and the queue
     /// is whole.
     fn stop(&self) -> Option<Stop> {
@@ -148,10 +153,22 @@ pub async fn work(mut work: Work) -> Result<Ending, WorkError> {
     for client in &mut work.clients {
         *client = client.clone().reading_from(Arc::clone(&work.objects));
     }
-    from_start_to_end(work).await.or_else(|error| error.stop().map(Ending::Stopped).ok_or(error))
+    loop {
+        let ended = from_start_to_end(&work).await;
+        let is_taken_for_dead =
+            work.queue.spans_machines() && ended.as_ref().is_err_and(WorkError::is_of_the_dead);
+        if is_taken_for_dead && *work.shutdown.borrow() == Shutdown::No {
+            // It was cut off for too long. What it had, others have; what is left, it works on as any other.
+            let told =
+                "this worker was not heard of for too long, so others have its jobs; it goes on as a new one";
+            work.observer.event(&Event::Warning(told.to_owned()));
+            continue;
+        }
+        return ended.or_else(|error| error.stop().map(Ending::Stopped).ok_or(error));
+    }
 }
 
-async fn from_start_to_end(work: Work) -> Result<Ending, WorkError> {
+async fn from_start_to_end(work: &Work) -> Result<Ending, WorkError> {
     let token = format!("{:016x}", rand::rng().random::<u64>());
     let spool = Arc::new(SpoolDir::create(&work.results.folder().spool(), &token)?);
     crash_point(CrashPoint::SpoolMade);
@@ -165,8 +182,8 @@ async fn from_start_to_end(work: Work) -> Result<Ending, WorkError> {
     let shift = Shift { run, worker, ends_by: OnceLock::new() };
     let result = tokio::select! {
         biased;
-        result = work_as(&work, &shift, Arc::clone(&spool)) => result,
-        never = hurry_when_asked(&work, &shift) => match never {},
+        result = work_as(work, &shift, Arc::clone(&spool)) => result,
+        never = hurry_when_asked(work, &shift) => match never {},
     };
     let reason = match &result {
         Ok(Ending::Done) => "done".to_owned(),
@@ -174,7 +191,7 @@ async fn from_start_to_end(work: Work) -> Result<Ending, WorkError> {
         Ok(Ending::Stopped(stop)) => stop.to_string(),
         Err(error) => error.to_string(),
     };
-    let closed = close(&work, (run, worker), &reason, spool).await;
+    let closed = close(work, (run, worker), &reason, spool).await;
     // What went wrong first is what is told.
     let ending = result?;
     // Where the disk is the reason, it is no news that this cannot be written to it either.

@@ -29,9 +29,6 @@ const BESIDE: usize = 2;
 /// Random instants of one batch.
 const KILLS_A_BATCH: u64 = 6;
 
-/// What a worker says that others took for dead.
-const TAKEN_FOR_DEAD: [&str; 2] = ["took this one's jobs over", "was declared dead"];
-
 /// A batch of four machines, each with a folder of its own.
 struct Studio {
     dir: tempfile::TempDir,
@@ -102,21 +99,10 @@ impl Studio {
     /// All machines work until nothing is left.
     async fn finish(&self) {
         for process in (0..MACHINES).map(|machine| self.work(machine)).collect::<Vec<_>>() {
-            self.ended(&process.end().await);
+            self.ended_well(&process.end().await);
         }
         // Whoever was taken for dead in the meantime leaves the rest to one that is not.
         self.ended_well(&self.work(0).end().await);
-    }
-
-    /// Well, or since it was itself taken for dead: on a machine that is very busy a second of silence is soon
-    /// over.
-    #[track_caller]
-    fn ended(&self, output: &Output) {
-        let said = [output.stdout.as_slice(), &output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        let is_taken_for_dead =
-            output.status.code() == Some(3) && TAKEN_FOR_DEAD.iter().any(|told| said.contains(told));
-        assert!(output.status.code() == Some(0) || is_taken_for_dead, "{}: {said}", self.case);
     }
 
     #[track_caller]
@@ -233,7 +219,7 @@ async fn one_of_four_machines_dies_at_every_step_and_the_others_finish() {
         assert!(is_right, "{}: {}", studio.case, String::from_utf8_lossy(&dead.stderr));
         for other in others {
             let output = other.end().await;
-            studio.ended(&output);
+            studio.ended_well(&output);
         }
         studio.finish().await;
         studio.check_books().await;
@@ -274,12 +260,12 @@ async fn kill_at_random(server: &Server, seed: u64) -> u64 {
                 kills += 1;
                 studio.lost_max += OPEN_MAX;
             } else {
-                studio.ended(&output);
+                studio.ended_well(&output);
             }
         }
     }
     for (_, process) in running {
-        studio.ended(&process.end().await);
+        studio.ended_well(&process.end().await);
     }
     studio.finish().await;
     // Each may have been taken for dead once besides.
