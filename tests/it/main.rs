@@ -6,6 +6,7 @@
 mod batch;
 mod bucket;
 mod crash;
+mod deploy;
 #[cfg(unix)]
 mod cut;
 mod house;
