@@ -57,7 +57,10 @@ impl Site {
 
     fn mismatch<T>(&self, asked: &ObjectUrl, decided: &str) -> Result<T> {
         let another = match &self.database {
-            None => "name another run folder".to_owned(),
+            None => {
+                let folder = printable(&self.folder.path().display().to_string()).to_string();
+                format!("start in another directory, since the run folder {folder} is theirs")
+            }
             Some(Database { batch, .. }) => {
                 format!("name another batch than `{}` with --batch", printable(batch))
             }

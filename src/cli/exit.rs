@@ -5,7 +5,7 @@
 //! | 0 | every job succeeded (cancelled ones do not count), or the command did what it was asked |
 //! | 1 | finished, but some jobs failed, were refused or skipped |
 //! | 2 | wrong usage, key or manifest: nothing was sent |
-//! | 3 | stopped early with jobs left or held: money, key, budget, deadline, disk, a locked queue, a parked lane |
+//! | 3 | stopped early with jobs left or held: money, key, budget, deadline, disk, a locked queue, a bucket that is away, a parked lane |
 //! | 130 | interrupted by Ctrl-C with jobs left: the same command resumes |
 //! | 143 | ended by SIGTERM or SIGHUP with jobs left: the same command resumes |
 
@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use super::signals::Signal;
 use crate::job::JobState;
+use crate::output::{PublishError, StoreError, Trouble};
 use crate::queue::{Left, QueueError};
 use crate::worker::Ending;
 
@@ -66,13 +67,17 @@ impl Exit {
         let is_of_machine = error.chain().any(|cause| {
             let queue = cause.downcast_ref::<QueueError>();
             let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+            let store = match cause.downcast_ref::<PublishError>() {
+                Some(PublishError::Store(error)) => error.trouble(),
+                _ => cause.downcast_ref::<StoreError>().and_then(StoreError::trouble),
+            };
             matches!(
                 queue,
                 Some(QueueError::Disk { .. } | QueueError::Locked { .. } | QueueError::Unreachable { .. })
             ) || matches!(
                 io,
                 Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem)
-            )
+            ) || store == Some(Trouble::Away)
         });
         if is_of_machine { Self::Stopped } else { Self::Usage }
     }

@@ -33,7 +33,7 @@ pub(super) enum Patience {
 impl Patience {
     fn retries(self) -> RetryConfig {
         let (retry_timeout, longest) = match self {
-            Self::Short => (Duration::from_secs(10), Duration::from_secs(2)),
+            Self::Short => (Duration::from_secs(20), Duration::from_secs(2)),
             Self::Long => (Duration::from_secs(180), Duration::from_secs(15)),
         };
         let backoff =
@@ -248,6 +248,13 @@ mod tests {
     fn signatures_in_addresses_are_not_told() {
         let text = "error sending request for url (https://a.blob.core.windows.net/c/x?sig=abc%2F&se=1)";
         assert_eq!(failed(text), "error sending request for url (https://a.blob.core.windows.net/c/x");
+    }
+
+    #[test]
+    fn every_kind_of_store_is_opened_without_a_word_to_it() {
+        for text in ["s3://studio/spring", "gs://studio/spring", "file:///mnt/studio"] {
+            open(&text.parse().expect("an address"), Patience::Long).expect("opens");
+        }
     }
 
     #[test]

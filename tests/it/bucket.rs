@@ -228,6 +228,9 @@ async fn a_bucket_that_cannot_hold_results_is_told_before_anything_is_paid() {
     let denied = at.print().await.ended(2).says("InvalidAccessKeyId: It does not exist.").says("credentials");
     assert!(!denied.err.contains(s3::SECRET_KEY) && !denied.err.contains(s3::ACCESS_KEY), "{}", denied.err);
     at.bucket.open();
+    at.bucket.refuse(refusal(Method::PUT, "", usize::MAX, 503));
+    at.print().await.ended(3).says("cannot write");
+    at.bucket.open();
     at.bucket.forget_conditions();
     at.print().await.ended(2).says("cannot hold results").says("AWS_COPY_IF_NOT_EXISTS");
     assert_eq!((at.desk.sent(), at.desk.path("out").exists()), (0, false));
@@ -286,16 +289,23 @@ async fn what_a_machine_that_is_gone_was_paid_for_is_published_by_another() {
     let died = machine("gone", &["--concurrency", "1"], &[(CRASH_AT, "settle_committed:2")]);
     assert_eq!(at.desk.finish(died).await.code, None);
     std::fs::remove_dir_all(at.desk.path("gone")).expect("removes");
-    assert_eq!(at.keys("spring/.spool/").await.len(), 1);
+    let staged = at.keys("spring/.spool/").await;
+    assert_eq!(staged.len(), 1, "{staged:?}");
+    // What it had uploaded, and did not come to settle.
+    let (token, _) = staged[0].split_once('/').expect("a worker");
+    at.bucket.put(&format!("spring/.spool/{token}/999-1"), b"half a night's work").await;
+    at.bucket.put("spring/.spool/another-batch/1-1", b"nobody knows whose").await;
     let heir = machine("heir", &["--forever"], &[]);
     // It judges nobody before it was there itself for half a minute.
-    while at.keys("spring/images/").await.len() < 6 || !at.keys("spring/.spool/").await.is_empty() {
+    while at.keys("spring/images/").await.len() < 6 {
         tokio::task::yield_now().await;
     }
     let pid = heir.id().to_string();
     let told = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("runs kill");
     assert!(told.success());
     at.desk.finish(heir).await.ended(0);
+    assert_eq!(at.keys("spring/.spool/").await, ["another-batch/1-1"]);
+    at.bucket.delete("spring/.spool/another-batch/1-1").await;
     at.check(6).await;
     assert_eq!(at.desk.sent(), 6, "what was paid was paid again");
 }

@@ -112,7 +112,7 @@ impl Bucket {
     /// The file has its name: what is left of it elsewhere is of no use. Failing to remove it harms nobody, and
     /// the next sweep tries again.
     async fn forget(&self, planned: &PlannedOutput, staged: &Path) {
-        if let Err(error) = self.delete(staged).await {
+        if let Err(error) = self.remove(staged).await {
             tracing::warn!(error = error.to_string(), "left in the bucket's spool");
         }
         let path = self.0.folder.spool().join(&planned.spool);

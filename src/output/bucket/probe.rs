@@ -16,24 +16,21 @@ impl Bucket {
     pub async fn check(&self) -> Result<(), StoreError> {
         let name = format!(".spool/probe-{:016x}", rand::rng().random::<u64>());
         let (from, to) = (self.path(&format!("{name}/a"))?, self.path(&format!("{name}/b"))?);
-        let checked = self.try_all(&from, &to).await;
+        let written = self.0.brief.put(&from, PutPayload::from_static(CONTENT)).await;
+        written.map_err(self.failed("write", &from)).map_err(|error| self.if_missing(error))?;
+        let checked = self.try_copies(&from, &to).await;
         for path in [&from, &to] {
-            let deleted = self.0.brief.delete(path).await.map_err(self.failed("delete", path));
-            match deleted {
-                // Where writing failed already, that is what is told.
-                Err(error) if checked.is_ok() && error.trouble() != Some(Trouble::NotThere) => {
-                    return Err(error);
-                }
-                _ => {}
+            let removed = self.remove(path).await;
+            // What failed first is what is told.
+            if checked.is_ok() {
+                removed?;
             }
         }
         checked
     }
 
-    async fn try_all(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+    async fn try_copies(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
         let store = &self.0.brief;
-        let written = store.put(from, PutPayload::from_static(CONTENT)).await;
-        written.map_err(self.failed("write", from)).map_err(|error| self.if_missing(error))?;
         match store.copy_if_not_exists(from, to).await.map_err(self.failed("copy to", to)) {
             Ok(()) => {}
             Err(StoreError::Failed { trouble: Trouble::Unsupported, why, .. }) => {

@@ -54,7 +54,7 @@ impl NewObject {
             },
         };
         if let Err(error) = parts.put_part(PutPayload::from(bytes.clone())).await {
-            give_up(parts).await;
+            give_up(parts, self.bucket.failed("give up", &self.path)).await;
             return Err(failed(error));
         }
         self.parts = Some(parts);
@@ -75,7 +75,7 @@ impl NewObject {
         }
         let Some(mut parts) = self.parts.take() else { return Ok(()) };
         if let Err(error) = parts.complete().await {
-            give_up(parts).await;
+            give_up(parts, self.bucket.failed("give up", &self.path)).await;
             return Err(self.bucket.failed("write", &self.path)(error));
         }
         Ok(())
@@ -84,15 +84,18 @@ impl NewObject {
     /// Leaves what stood there, and takes back what was sent.
     pub async fn discard(mut self) {
         if let Some(parts) = self.parts.take() {
-            give_up(parts).await;
+            give_up(parts, self.bucket.failed("give up", &self.path)).await;
         }
     }
 }
 
-/// Parts that are not taken back cost room until the store's own rule removes them.
-async fn give_up(mut parts: Box<dyn MultipartUpload>) {
-    if let Err(error) = parts.abort().await {
-        tracing::warn!(error = error.to_string(), "an upload that was given up may have left parts behind");
+/// Takes back what was sent. Parts that stay cost room until the store's own rule removes them.
+async fn give_up(
+    mut parts: Box<dyn MultipartUpload>,
+    failed: impl FnOnce(object_store::Error) -> StoreError,
+) {
+    if let Err(error) = parts.abort().await.map_err(failed) {
+        tracing::warn!(error = error.to_string(), "an upload may have left parts behind");
     }
 }
 
