@@ -348,7 +348,7 @@ pub(super) struct SendOptions {
     #[arg(long, value_name = "retry|hold", env = "NIGHTPRESS_LOST", help_heading = "Failures")]
     #[serde(default, deserialize_with = "scalar")]
     pub(super) lost: Option<Lost>,
-    /// Make results again that are gone from images/.
+    /// Make results again that are gone from images/, or whose machine is gone before it uploaded them.
     #[arg(long, value_name = "BOOL", env = "NIGHTPRESS_REPAIR", num_args = 0..=1, require_equals = true,
           help_heading = "Failures",
           default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]

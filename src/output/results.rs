@@ -75,6 +75,15 @@ impl Results {
         }
     }
 
+    /// As [`Results::stage`] for files that are planned and may not have been taken there when they were made;
+    /// by their names in the spool.
+    pub async fn stage_late(&self, spooled: Vec<String>) -> Result<(), PublishError> {
+        match self {
+            Self::Folder(_) => Ok(()),
+            Self::Bucket(bucket) => Ok(bucket.stage_late(&spooled).await?),
+        }
+    }
+
     /// Puts a planned file under `images/name`, durable. What stands there already is left alone, unless it has
     /// the content of the planned file or that of `ours`, a file that this one replaces.
     pub async fn publish(

@@ -1,18 +1,32 @@
 //! Takes over what dead workers left behind: their attempts become `lost`, and answers that were
 //! settled but not published are finished from the spool, never asked for again.
 
+use std::mem;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::finish::Recorded;
 use super::{Event, Stop, Work, WorkError, finish};
-use crate::job::{CrashPoint, JobName, WorkerId, crash_point};
+use crate::job::{CrashPoint, Epoch, JobId, JobName, WorkerId, crash_point};
 use crate::output::{PublishError, dead_folders, host_name, worker_is_dead};
-use crate::queue::Rescued;
+use crate::queue::{Publication, Rescued};
+
+/// How often results are looked for whose bytes are on another machine.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// What a dead worker had settled and an heir is to publish.
+type Inherited = (JobId, JobName, Epoch, Publication);
 
 /// Results that cannot be put in place, since something that is no folder of ours stands in the
-/// way. They stay planned, in the spool; their neighbours go on.
+/// way, or since their bytes are on another machine. They stay planned, in the spool; their neighbours go on.
 #[derive(Debug, Default)]
 pub(super) struct Blocked {
     results: u64,
     why: Option<String>,
+    /// Those whose machine may come back, and when they were last looked for.
+    elsewhere: Vec<Inherited>,
+    looked_at: Option<Instant>,
 }
 
 impl Blocked {
@@ -22,6 +36,39 @@ impl Blocked {
         work.observer.event(&Event::Warning(format!("job {job}: {error}")));
         self.results += 1;
         self.why.get_or_insert_with(|| error.to_string());
+    }
+
+    fn wait_for(&mut self, work: &Work, inherited: Inherited, error: &PublishError) {
+        self.add(work, &inherited.1, error);
+        self.elsewhere.push(inherited);
+        self.looked_at.get_or_insert_with(Instant::now);
+    }
+
+    /// Publishes what has come from other machines meanwhile.
+    async fn look_again(&mut self, work: &Work) -> Result<(), WorkError> {
+        if self.looked_at.is_none_or(|at| at.elapsed() < LOOK_AGAIN) {
+            return Ok(());
+        }
+        self.looked_at = Some(Instant::now());
+        let mut published = 0;
+        for inherited in mem::take(&mut self.elsewhere) {
+            let (job, _, epoch, publication) = inherited.clone();
+            match finish::publish(work.queue.as_ref(), &work.results, (job, epoch), publication).await {
+                Ok(recorded) => {
+                    self.results -= 1;
+                    published += u64::from(matches!(recorded, Recorded::Done(files) if !files.is_empty()));
+                }
+                Err(WorkError::Publish(PublishError::Elsewhere { .. })) => self.elsewhere.push(inherited),
+                Err(error) => return Err(error),
+            }
+        }
+        if self.results == 0 {
+            *self = Self::default();
+        }
+        if published > 0 {
+            work.observer.event(&Event::Rescued { lost: 0, published });
+        }
+        Ok(())
     }
 
     /// How many jobs stay leased for that.
@@ -59,7 +106,7 @@ pub(super) async fn rescue(work: &Work, heir: WorkerId, blocked: &mut Blocked) -
             finish_for(work, 1, rescued, blocked).await?;
         }
     }
-    Ok(())
+    blocked.look_again(work).await
 }
 
 /// Publishes what dead workers had settled, and tells what became of the rest.
@@ -77,7 +124,8 @@ async fn finish_for(
         work.observer.event(&Event::Warning(warning));
     }
     let mut published = 0;
-    for (job, name, epoch, publication) in rescued.publications {
+    for inherited in rescued.publications {
+        let (job, name, epoch, publication) = inherited.clone();
         match finish::publish(work.queue.as_ref(), &work.results, (job, epoch), publication).await {
             Ok(Recorded::Done(files)) if !files.is_empty() => published += 1,
             Ok(Recorded::Done(_)) => tracing::warn!(job = %name, "its images vanished from the spool"),
@@ -86,9 +134,12 @@ async fn finish_for(
                 work.queue.unpublishable(job, epoch).await?;
                 tracing::warn!(job = %name, "given up: its images are on another machine");
             }
-            Err(WorkError::Publish(
-                error @ (PublishError::NotAFolder { .. } | PublishError::Elsewhere { .. }),
-            )) => blocked.add(work, &name, &error),
+            Err(WorkError::Publish(error @ PublishError::NotAFolder { .. })) => {
+                blocked.add(work, &name, &error);
+            }
+            Err(WorkError::Publish(error @ PublishError::Elsewhere { .. })) => {
+                blocked.wait_for(work, inherited, &error);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -115,10 +166,17 @@ pub(super) async fn sweep(work: &Work) -> Result<(), WorkError> {
         planned.iter().any(|file| file.strip_prefix(token).is_some_and(|rest| rest.starts_with('/')))
     };
     for folder in dead {
-        if !is_planned(folder.token()) {
-            discard(work, folder.token()).await;
-            folder.remove()?;
+        if is_planned(folder.token()) {
+            // Another machine may have taken over what could not be uploaded then.
+            let token = folder.token();
+            let left = planned.iter().filter(|file| file.starts_with(token));
+            if let Err(error) = work.results.stage_late(left.cloned().collect()).await {
+                tracing::warn!(error = error.to_string(), "still not uploaded");
+            }
+            continue;
         }
+        discard(work, folder.token()).await;
+        folder.remove()?;
     }
     for token in gone.iter().filter(|token| !is_planned(token)) {
         discard(work, token).await;

@@ -13,6 +13,9 @@ use crate::s3::{self, Bucket, Refusal};
 
 const DENIED: &str = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
 
+/// When a machine that says nothing is dead, so that tests of that take seconds.
+const SILENT_AFTER: &str = "2s";
+
 /// A desk whose programs find a bucket.
 pub(crate) struct Studio {
     pub(crate) desk: Desk,
@@ -283,7 +286,8 @@ async fn what_a_machine_that_is_gone_was_paid_for_is_published_by_another() {
         std::fs::create_dir(at.desk.path(name)).expect("creates");
         let mut command = at.desk.command(&[&["work", "--queue", &queue], args].concat());
         at.bucket.dress(&mut command);
-        command.envs(env.iter().copied()).current_dir(at.desk.path(name)).spawn().expect("starts")
+        command.envs(env.iter().copied()).env("NIGHTPRESS_SILENT_AFTER", SILENT_AFTER);
+        command.current_dir(at.desk.path(name)).spawn().expect("starts")
     };
     // One answer is settled and not published, another one may be on its way.
     let died = machine("gone", &["--concurrency", "1"], &[(CRASH_AT, "settle_committed:2")]);
@@ -296,7 +300,7 @@ async fn what_a_machine_that_is_gone_was_paid_for_is_published_by_another() {
     at.bucket.put(&format!("spring/.spool/{token}/999-1"), b"half a night's work").await;
     at.bucket.put("spring/.spool/another-batch/1-1", b"nobody knows whose").await;
     let heir = machine("heir", &["--forever"], &[]);
-    // It judges nobody before it was there itself for half a minute.
+    // It judges nobody before it was there itself for so long.
     while at.keys("spring/images/").await.len() < 6 {
         tokio::task::yield_now().await;
     }
@@ -339,4 +343,53 @@ async fn a_large_picture_is_never_held_as_a_whole() {
     let key = format!("spring/images/{}", at.keys("spring/images/").await[0]);
     assert!(at.bucket.content(&key).await.len() as u64 >= PICTURE_BYTES);
     assert!(most > 0 && most < MEMORY_KIB_MAX, "{most} KiB");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_uploaded_is_published_by_whoever_has_the_job_when_its_machine_is_back() {
+    let (Some(at), Some(queue)) = (Studio::new(3).await, database()) else { return };
+    let url = at.bucket.url("spring");
+    let provider = ["--provider", "simulator", "--queue", &queue];
+    at.run(&[&["load", "m.jsonl", "-o", &url], &provider[..]].concat()).await.ended(0);
+    let machine = |name: &str, args: &[&str]| {
+        std::fs::create_dir_all(at.desk.path(name)).expect("creates");
+        let mut command = at.desk.command(&[&["work", "--queue", &queue], args].concat());
+        at.bucket.dress(&mut command);
+        command.env("NIGHTPRESS_SILENT_AFTER", SILENT_AFTER);
+        command.current_dir(at.desk.path(name)).spawn().expect("starts")
+    };
+    at.bucket.refuse(refusal(Method::PUT, "-1$", usize::MAX, 403));
+    let one = machine("one", &["--concurrency", "1"]);
+    at.desk.finish(one).await.ended(3).says("AccessDenied");
+    at.bucket.open();
+    assert_eq!(at.desk.sent(), 1);
+    let mut heir = machine("heir", &["--forever"]);
+    // It takes over what `one` had, whose bytes it does not have.
+    let mut said = std::io::BufReader::new(heir.stderr.take().expect("a pipe"));
+    let (said, heard) = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        while std::io::BufRead::read_line(&mut said, &mut line).expect("reads") > 0 {
+            if line.contains("is not in the bucket") {
+                return (said, true);
+            }
+            line.clear();
+        }
+        (said, false)
+    })
+    .await
+    .expect("joins");
+    assert!(heard, "the heir does not say what it waits for");
+    heir.stderr = Some(said.into_inner());
+    assert_eq!((at.keys("spring/images/").await.len(), at.desk.sent()), (2, 3));
+    let one = machine("one", &[]);
+    at.desk.finish(one).await;
+    while at.keys("spring/images/").await.len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    let pid = heir.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("runs kill").success());
+    at.desk.finish(heir).await.ended(0);
+    at.check(3).await;
+    assert_eq!(at.desk.sent(), 3, "what was paid was paid again");
 }

@@ -60,7 +60,7 @@ impl Bucket {
                 Copied::Taken | Copied::NoSource if self.matches(target, content).await? => {
                     return Ok(Published::Done);
                 }
-                Copied::NoSource => self.stage_late(planned, staged).await?,
+                Copied::NoSource => self.stage_own(planned, staged).await?,
                 Copied::Taken => {
                     if let Some(placed) = self.place_where_taken(staged, (target, ours)).await? {
                         return Ok(placed);
@@ -98,7 +98,7 @@ impl Bucket {
 
     /// The upload had failed when the answer was settled: its bytes are in the spool of the machine that made
     /// it, which may be this one.
-    async fn stage_late(&self, planned: &PlannedOutput, staged: &Path) -> Result<(), PublishError> {
+    async fn stage_own(&self, planned: &PlannedOutput, staged: &Path) -> Result<(), PublishError> {
         let path = self.0.folder.spool().join(&planned.spool);
         if path.is_file() {
             return Ok(self.upload(&path, staged).await?);

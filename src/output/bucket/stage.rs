@@ -12,4 +12,15 @@ impl Bucket {
         }
         Ok(())
     }
+
+    /// Puts files into the bucket's spool that are in that of this machine and are missing there.
+    pub async fn stage_late(&self, spooled: &[String]) -> Result<(), StoreError> {
+        for name in spooled {
+            let (path, staged) = (self.0.folder.spool().join(name), self.staged(name)?);
+            if path.is_file() && self.size(&staged).await?.is_none() {
+                self.upload(&path, &staged).await?;
+            }
+        }
+        Ok(())
+    }
 }
