@@ -85,3 +85,40 @@ async fn a_load_is_heard_of_by_who_waits_for_work() {
     other.apply_load(LoadPolicy::default()).await.unwrap();
     heard().await.expect("was told");
 }
+
+#[tokio::test]
+async fn where_results_go_is_decided_once_for_all_and_before_the_first_of_them() {
+    let Some(schema) = Schema::new() else { return };
+    let one = World::new(&schema).await;
+    let other = one.beside(&schema).await;
+    assert_eq!(one.queue.results().await.unwrap(), None);
+    let bucket = Some("s3://studio/spring".to_owned());
+    assert_eq!(one.queue.decide_results("s3://studio/spring").await.unwrap(), bucket);
+    assert_eq!(other.queue.decide_results("s3://studio/autumn").await.unwrap(), bucket);
+    assert_eq!(other.queue.results().await.unwrap(), bucket);
+
+    let Some(schema) = Schema::new() else { return };
+    let one = World::new(&schema).await;
+    one.load(vec![new_job("a", 0)]).await;
+    let claim = one.claim_one().await;
+    one.finish(&claim).await;
+    assert_eq!(one.queue.decide_results("s3://studio/spring").await.unwrap(), None, "there are results");
+}
+
+#[tokio::test]
+async fn only_workers_of_this_batch_that_have_ended_are_known_to_have() {
+    let Some(schema) = Schema::new() else { return };
+    let one = World::new(&schema).await;
+    let other = one.beside(&schema).await;
+    let tokens: Vec<String> =
+        one.queue.workers().await.unwrap().into_iter().map(|worker| worker.token).collect();
+    let asked: Vec<String> = tokens.iter().cloned().chain(["nobody".to_owned()]).collect();
+    assert_eq!(tokens.len(), 2);
+    assert_eq!(one.queue.ended(&asked).await.unwrap(), Vec::<String>::new());
+    assert!(other.queue.retire_worker(other.worker).await.unwrap());
+    let left = one.queue.workers().await.unwrap();
+    let gone: Vec<String> =
+        tokens.into_iter().filter(|token| left.iter().all(|one| one.token != *token)).collect();
+    assert_eq!(one.queue.ended(&asked).await.unwrap(), gone);
+    assert_eq!(gone.len(), 1);
+}
