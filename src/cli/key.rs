@@ -60,7 +60,9 @@ fn read(path: &Path) -> Result<Vec<Key>> {
 
 /// Keys between commas and line ends. Lines that begin with `#` say whose they are.
 fn keys(text: &str) -> Result<Vec<Key>> {
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    // Editors of Windows begin a file with a byte order mark.
+    let lines =
+        text.trim_start_matches('\u{feff}').lines().filter(|line| !line.trim_start().starts_with('#'));
     let mut keys: Vec<Key> = Vec::new();
     for text in lines.flat_map(|line| line.split(',')).filter(|text| !text.trim().is_empty()) {
         let key = Key::new(text).with_context(|| format!("key number {}", keys.len() + 1))?;
@@ -108,6 +110,8 @@ mod tests {
         assert_eq!(ids(find_keys(Provider::Anyfast, &none, several)), two);
         std::fs::write(file.path(), "# mine\nkey-number-one\n\n# hers\nkey-number-two\n").expect("writes");
         assert_eq!(find(Provider::Anyfast, &named), two);
+        std::fs::write(file.path(), "\u{feff}# mine\r\nkey-number-one\r\n").expect("writes");
+        assert_eq!(find(Provider::Anyfast, &named), two[..1]);
         assert!(find_keys(Provider::Simulator, &none, |_| None).is_ok());
     }
 
