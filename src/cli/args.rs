@@ -566,15 +566,23 @@ pub(super) struct CancelArgs {
 
 /// `workers`.
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct WorkersArgs {
     #[command(subcommand)]
     pub(super) command: Option<WorkersCommand>,
+    #[command(flatten)]
+    pub(super) of: CrewArgs,
+}
+
+/// Whose workers.
+#[derive(Debug, Clone, Args)]
+pub(super) struct CrewArgs {
     #[command(flatten)]
     pub(super) folder: FolderArgs,
     #[command(flatten)]
     pub(super) queue: QueueOptions,
     /// One JSON object.
-    #[arg(long, global = true)]
+    #[arg(long)]
     pub(super) json: bool,
 }
 
@@ -587,6 +595,8 @@ pub(super) enum WorkersCommand {
         /// The machine, as `workers` and `status` call it.
         #[arg(value_name = "HOST")]
         host: String,
+        #[command(flatten)]
+        of: CrewArgs,
     },
 }
 

@@ -80,7 +80,7 @@ async fn a_machine_that_is_drained_finishes_what_runs_and_claims_nothing_more() 
     let host = worker["host"].as_str().expect("a name");
     let other = format!("not-{host}");
     desk.run(&["workers", "drain", &other]).await.ended(2).says("no worker runs on").says(host);
-    desk.run(&["workers", "drain", host]).await.ended(0).says("1 worker on");
+    desk.run(&["workers", "drain", host, "-o", "out/m"]).await.ended(0).says("1 worker on");
     desk.run(&["status"]).await.ended(0).says("1 running, draining");
     desk.finish(child).await.ended(3).says("asked to end (`nightpress workers drain`)");
     assert_eq!(desk.sent(), 1, "it claimed nothing after its next heartbeat");

@@ -9,23 +9,35 @@ use crate::cli::exit::Exit;
 use crate::cli::session::Session;
 use crate::cli::text;
 use crate::job::printable;
+use crate::output::RunFolder;
 use crate::queue::sqlite::Access;
 use crate::queue::{Queue, WorkerRow};
 
 pub(in crate::cli) async fn run(session: Session, args: WorkersArgs) -> Result<Exit> {
-    let (site, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
-    let living = crew::living(queue.as_ref(), &site.folder, session.clock.as_ref()).await?;
-    let done = match &args.command {
-        None => {
-            list(&session, &living, args.json);
-            Ok(())
-        }
-        Some(WorkersCommand::Drain { host }) => {
-            drain(&session, queue.as_ref(), (host, &living), args.json).await
-        }
+    let (of, host) = match args.command {
+        None => (args.of, None),
+        Some(WorkersCommand::Drain { host, of }) => (of, Some(host)),
     };
+    let (site, queue) = session.existing(&of.folder, &of.queue, Access::Existing).await?;
+    let done = look(&session, (queue.as_ref(), &site.folder), host.as_deref(), of.json).await;
     queue.close().await;
     done.map(|()| Exit::Done)
+}
+
+async fn look(
+    session: &Session,
+    (queue, folder): (&dyn Queue, &RunFolder),
+    host: Option<&str>,
+    as_json: bool,
+) -> Result<()> {
+    let living = crew::living(queue, folder, session.clock.as_ref()).await?;
+    match host {
+        None => {
+            list(session, &living, as_json);
+            Ok(())
+        }
+        Some(host) => drain(session, queue, (host, &living), as_json).await,
+    }
 }
 
 fn list(session: &Session, living: &[WorkerRow], as_json: bool) {
