@@ -34,7 +34,9 @@ fn what_compose_runs_is_known() {
     let services = compose["services"].as_object().expect("services");
     let ours: Vec<_> = services.values().filter(|one| one["image"] == "nightpress").collect();
     assert_eq!(ours.len(), 4, "simulator, load, worker, status");
-    ours.iter().for_each(|one| is_known(&words(&one["command"])));
+    for one in &ours {
+        is_known(&words(&one["command"]));
+    }
     assert_eq!(services["worker"]["deploy"]["replicas"], 3);
     let environment = &ours[0]["environment"];
     for name in ["NIGHTPRESS_QUEUE", "NIGHTPRESS_BATCH", "NIGHTPRESS_PROVIDER", "NIGHTPRESS_BASE_URL"] {
