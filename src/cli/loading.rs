@@ -1,7 +1,7 @@
 //! A manifest on its way into the queue: checked as a whole first, then read once more and staged
 //! in batches, compared, and applied in one go.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::{BufRead, Cursor, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,17 +14,15 @@ use super::destination::address_of;
 use super::settings::LoadSettings;
 use super::terminal::Terminal;
 use super::text;
-use crate::job::{Clock, CrashPoint, Job, Micros, ObjectUrl, PriceTable, crash_point, printable};
+use crate::job::{Clock, Job, Micros, ObjectUrl, PriceTable, printable};
 use crate::manifest::{
     self, BlockingObjects, DigestCache, ManifestError, ObjectStamp, Objects, ReadOptions, Source,
 };
-use crate::output::{Buckets, PublishError, Published, Results};
-use crate::queue::{LoadDiff, NewJob, OutputMove, Queue};
+use crate::output::Buckets;
+use crate::queue::{LoadDiff, NewJob, Queue};
 
 /// Jobs that go into the staging area at once.
 const STAGED_AT_ONCE: usize = 500;
-/// Renamings that are begun in one commit.
-const BEGUN_MAX: usize = 500;
 /// Batches that the reader may be ahead of the queue.
 const BATCHES_AHEAD: usize = 2;
 /// The most that is taken from standard input, which is held in memory.
@@ -269,101 +267,6 @@ pub(super) fn diff_lines(diff: &LoadDiff) -> Vec<String> {
 /// Keeps the digests of reference images for the next run.
 pub(super) async fn save_digests(queue: &dyn Queue, digests: &DigestCache) -> Result<()> {
     Ok(queue.save_reference_stamps(digests.entries().cloned().collect()).await?)
-}
-
-/// Renames published files whose job only got another output name. What cannot be renamed now is
-/// told and tried again by the next load.
-pub(super) async fn rename_outputs(queue: &dyn Queue, results: &Results, terminal: &Terminal) -> Result<u64> {
-    end_what_was_begun(queue, results).await?;
-    let mut renamed = 0;
-    let mut moves = queue.moves().await?;
-    // A name that is taken may become free by another move.
-    loop {
-        let mut taken = Vec::new();
-        let before = renamed;
-        let mut left = moves.as_slice();
-        while !left.is_empty() {
-            let (set, rest) = left.split_at(begun_at_once(left));
-            queue.begin_moves(set).await?;
-            crash_point(CrashPoint::MovesBegun);
-            for one in set {
-                match rename(queue, results, one, terminal).await? {
-                    Renaming::Done => renamed += 1,
-                    Renaming::Taken => taken.push(one.clone()),
-                    Renaming::Impossible => {}
-                }
-            }
-            left = rest;
-        }
-        moves = taken;
-        if renamed == before {
-            break;
-        }
-    }
-    for one in moves {
-        terminal.note(&format!(
-            "warning: {} keeps its name: {} is taken",
-            printable(&one.from),
-            printable(&one.to)
-        ));
-    }
-    Ok(renamed)
-}
-
-/// How many of these can be begun in one commit: one file is not begun twice, for it may step
-/// aside before it gets its name.
-fn begun_at_once(moves: &[OutputMove]) -> usize {
-    let mut seen = HashSet::new();
-    let set = moves.iter().take(BEGUN_MAX);
-    set.take_while(|one| seen.insert(one.output)).count()
-}
-
-/// After a crash in the middle of renaming: a file stands under its old name or its new one, and
-/// the queue is told which.
-async fn end_what_was_begun(queue: &dyn Queue, results: &Results) -> Result<()> {
-    for one in queue.moves_begun().await? {
-        let is_moved = results.is_renamed((&one.from, &one.to), (one.bytes, one.digest)).await?;
-        queue.moved(one.output, if is_moved { &one.to } else { &one.from }).await?;
-    }
-    Ok(())
-}
-
-/// What became of a renaming.
-enum Renaming {
-    Done,
-    /// Another file has that name, perhaps not for long.
-    Taken,
-    /// There is nothing to rename, or the disk said no.
-    Impossible,
-}
-
-async fn rename(
-    queue: &dyn Queue,
-    results: &Results,
-    one: &OutputMove,
-    terminal: &Terminal,
-) -> Result<Renaming> {
-    match results.rename((&one.from, &one.to), (one.bytes, one.digest)).await {
-        Ok(Published::Done) => {
-            crash_point(CrashPoint::FileMoved);
-            queue.moved(one.output, &one.to).await?;
-            Ok(Renaming::Done)
-        }
-        Ok(Published::Occupied) => {
-            queue.moved(one.output, &one.from).await?;
-            Ok(Renaming::Taken)
-        }
-        // A person deleted it; that is told when results are counted.
-        Err(PublishError::NoSuchResult { .. }) => {
-            queue.moved(one.output, &one.from).await?;
-            Ok(Renaming::Impossible)
-        }
-        Err(error) => {
-            queue.moved(one.output, &one.from).await?;
-            terminal.note(&format!("warning: {}", printable(&error.to_string())));
-            Ok(Renaming::Impossible)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod metrics;
 mod plain;
 mod press;
 mod progress;
+mod renaming;
 mod session;
 mod settings;
 mod signals;

@@ -9,6 +9,7 @@ use crate::cli::args::LoadArgs;
 use crate::cli::exit::Exit;
 use crate::cli::ledger;
 use crate::cli::loading::{self, Contents, Loader};
+use crate::cli::renaming;
 use crate::cli::session::{Session, identity};
 use crate::cli::settings::{LoadSettings, Voice};
 use crate::cli::site::Site;
@@ -124,7 +125,7 @@ async fn apply(
             session.terminal.note(&line);
         }
     }
-    let renamed = loading::rename_outputs(queue, &results, &session.terminal).await?;
+    let renamed = renaming::rename_outputs(queue, &results, &session.terminal).await?;
     if renamed > 0 && !what.voice.quiet {
         session.terminal.note(&format!("{} renamed", text::count(renamed, "file")));
     }
