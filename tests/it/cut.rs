@@ -90,3 +90,28 @@ async fn ended_while_the_database_is_away_a_worker_takes_its_grace_and_says_what
         assert_eq!(desk.sent(), 4, "both are sent again");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_while_the_database_is_away_is_recorded_when_it_is_back_and_nothing_else_is_sent() {
+    let Some(server) = postgres::shared() else { return };
+    let url = server.database(&postgres::unique("cut"));
+    let wire = Wire::to(&url, server.socket()).await;
+    let mut slow = scenario(vec![]);
+    slow.latency.median_ms = 700;
+    let config = SimulatorConfig { scenario: slow, ..SimulatorConfig::default() };
+    let simulator = Simulator::start(config).await.expect("starts");
+    let desk = Desk { dir: tempfile::tempdir().expect("temp dir"), simulator };
+    desk.write("m.jsonl", &many::manifest(8));
+    let run = ["run", "m.jsonl", "-o", "one", "--provider", "simulator", "--queue", wire.url()];
+    let child = desk.command(&[&run[..], &["--concurrency", "3"]].concat()).spawn().expect("starts");
+    seen(&desk, |log| log.len() == 3).await;
+    wire.set(Way::Broken);
+    seen(&desk, |log| log.iter().all(|one| one.complete)).await;
+    assert_eq!(desk.sent(), 3, "sent while nobody could write it down");
+    wire.set(Way::Open);
+    desk.finish(child).await.ended(0);
+    assert_eq!(desk.sent(), 8, "each once");
+    assert_eq!(images(&desk, "one").len(), 8);
+    let status = desk.run(&["status", "--json", "-o", "one", "--queue", wire.url()]).await.ended(0);
+    assert!(!status.out.contains("\"lost\":1"), "{}", status.out);
+}
