@@ -298,6 +298,9 @@ pub trait Queue: Send + Sync + std::fmt::Debug {
         limit: u32,
     ) -> Result<Vec<AttemptRow>, QueueError>;
 
+    /// The last attempts of the batch, oldest first. Their numbers have gaps where a database holds several.
+    async fn latest_attempts(&self, limit: u32) -> Result<Vec<AttemptRow>, QueueError>;
+
     /// Published files, page by page, with the job that they belong to.
     async fn outputs(
         &self,

@@ -14,7 +14,7 @@ use crate::cli::lane_line::{self, Shown};
 use crate::cli::session::Session;
 use crate::cli::signals::Signals;
 use crate::cli::text;
-use crate::job::{AttemptId, AttemptOutcome, Clock, JobState, Timestamp, printable};
+use crate::job::{AttemptOutcome, Clock, JobState, Timestamp, printable};
 use crate::output::{Results, RunFolder};
 use crate::queue::sqlite::Access;
 use crate::queue::{LaneStateRow, Left, Queue, QueueError, Scope, Tally, WorkerRow};
@@ -113,7 +113,7 @@ impl Look {
         let workers = crew::living(queue, folder, clock).await?;
         let mut lanes = queue.lane_states().await?;
         lanes.retain(|lane| workers.iter().any(|worker| worker.worker == lane.worker));
-        let rates = if workers.is_empty() { None } else { rates(queue, &tally, clock).await? };
+        let rates = if workers.is_empty() { None } else { rates(queue, clock).await? };
         let to_do = left.ready + left.snoozed + left.waiting + left.running;
         let time_left = rates.filter(|_| to_do > 0).and_then(|rates| {
             text::time_left(to_do, rates.jobs, lanes.iter().map(|lane| lane.state.per_minute))
@@ -199,11 +199,8 @@ struct Rates {
 }
 
 /// What the last requests came to; `None` when nothing moves.
-async fn rates(queue: &dyn Queue, tally: &Tally, clock: &dyn Clock) -> Result<Option<Rates>, QueueError> {
-    // Attempts are numbered without gaps and never deleted, so the last ones need no search.
-    let all: u64 = tally.attempts.values().sum();
-    let before_last = i64::try_from(all.saturating_sub(u64::from(RECENT_ATTEMPTS))).unwrap_or(i64::MAX);
-    let mut recent = queue.attempts(None, Some(AttemptId(before_last)), RECENT_ATTEMPTS).await?;
+async fn rates(queue: &dyn Queue, clock: &dyn Clock) -> Result<Option<Rates>, QueueError> {
+    let mut recent = queue.latest_attempts(RECENT_ATTEMPTS).await?;
     let now = clock.now();
     recent.retain(|attempt| now.since(attempt.sent_at) <= RECENT);
     let Some(first) = recent.first() else { return Ok(None) };

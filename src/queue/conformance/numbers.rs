@@ -63,6 +63,10 @@ pub(in crate::queue) async fn the_ledger_is_read_page_by_page(bench: &dyn Bench)
         seen.extend(page.iter().map(|row| row.job.to_string()));
     }
     assert_eq!(seen, ["a", "b", "c"]);
+    for (limit, expected) in [(2, &seen[1..]), (100, &seen[..])] {
+        let latest = world.queue.latest_attempts(limit).await.unwrap();
+        assert_eq!(latest.iter().map(|row| row.job.to_string()).collect::<Vec<_>>(), expected);
+    }
 }
 
 /// What the counters should say, from the rows.

@@ -263,6 +263,14 @@ impl Queue for ModelQueue {
         self.with(|rows, _| Ok(rows.attempt_rows(job, after, limit)))
     }
 
+    async fn latest_attempts(&self, limit: u32) -> Result<Vec<AttemptRow>, QueueError> {
+        self.with(|rows, _| {
+            let mut all = rows.attempt_rows(None, None, u32::MAX);
+            let first = all.len().saturating_sub(limit as usize);
+            Ok(all.split_off(first))
+        })
+    }
+
     async fn outputs(
         &self,
         after: Option<OutputId>,

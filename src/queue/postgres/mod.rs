@@ -356,6 +356,10 @@ impl Queue for PostgresQueue {
         self.look_up(move |session| Box::pin(read::attempts(session, job, (after, limit)))).await
     }
 
+    async fn latest_attempts(&self, limit: u32) -> Result<Vec<AttemptRow>, QueueError> {
+        self.look_up(move |session| Box::pin(read::latest_attempts(session, limit))).await
+    }
+
     async fn outputs(
         &self,
         after: Option<OutputId>,

@@ -57,6 +57,11 @@ const ATTEMPTS_OF: &str = "
 SELECT a.*, j.name AS job_name, l.provider, l.model, l.key_id
 FROM attempt a JOIN job j ON j.job = a.job JOIN lane l ON l.lane = a.lane
 WHERE a.batch = $1 AND a.attempt > $2 AND a.job = $4 ORDER BY a.attempt LIMIT $3";
+/// $1 batch, $2 limit.
+const LATEST_ATTEMPTS: &str = "
+SELECT a.*, j.name AS job_name, l.provider, l.model, l.key_id
+FROM attempt a JOIN job j ON j.job = a.job JOIN lane l ON l.lane = a.lane
+WHERE a.batch = $1 ORDER BY a.attempt DESC LIMIT $2";
 
 /// $1 batch, $2 after, $3 limit.
 const OUTPUTS: &str = "
@@ -243,6 +248,15 @@ pub(super) async fn attempts(
     let query =
         query.bind(after.map_or(0, |after| after.0)).bind(i64::from(limit)).bind(job.map(|job| job.0));
     query.fetch_all(&mut session.conn).await.doing("reading the ledger")?.iter().map(attempt).collect()
+}
+
+pub(super) async fn latest_attempts(
+    session: &mut Session,
+    limit: u32,
+) -> Result<Vec<AttemptRow>, QueueError> {
+    let query = sqlx::query(LATEST_ATTEMPTS).bind(session.batch).bind(i64::from(limit));
+    let rows = query.fetch_all(&mut session.conn).await.doing("reading the ledger's end")?;
+    rows.iter().rev().map(attempt).collect()
 }
 
 pub(super) async fn outputs(

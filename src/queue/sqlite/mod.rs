@@ -277,6 +277,10 @@ impl Queue for SqliteQueue {
         self.read(move |conn| read::attempts(conn, job, (after, limit))).await
     }
 
+    async fn latest_attempts(&self, limit: u32) -> Result<Vec<AttemptRow>, QueueError> {
+        self.read(move |conn| read::latest_attempts(conn, limit)).await
+    }
+
     async fn outputs(
         &self,
         after: Option<OutputId>,

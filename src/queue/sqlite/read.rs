@@ -64,6 +64,11 @@ const ATTEMPTS_OF: &str = "
 SELECT a.*, j.name AS job_name, l.provider, l.model, l.key_id
 FROM attempt a CROSS JOIN job j CROSS JOIN lane l
 WHERE a.job = ?3 AND a.attempt > ?1 AND j.job = a.job AND l.lane = a.lane ORDER BY a.attempt LIMIT ?2";
+/// ?1 limit.
+const LATEST_ATTEMPTS: &str = "
+SELECT a.*, j.name AS job_name, l.provider, l.model, l.key_id
+FROM attempt a CROSS JOIN job j CROSS JOIN lane l
+WHERE j.job = a.job AND l.lane = a.lane ORDER BY a.attempt DESC LIMIT ?1";
 
 /// ?1 after, ?2 limit.
 const OUTPUTS: &str = "
@@ -232,6 +237,12 @@ pub(super) fn attempts(
     let sql = if job.is_some() { ATTEMPTS_OF } else { ATTEMPTS };
     let values = params![after.map_or(0, |after| after.0), limit, job.map(|job| job.0)];
     conn.rows("reading the ledger", sql, values, attempt)
+}
+
+pub(super) fn latest_attempts(conn: &Connection, limit: u32) -> Result<Vec<AttemptRow>, QueueError> {
+    let mut latest = conn.rows("reading the ledger's end", LATEST_ATTEMPTS, params![limit], attempt)?;
+    latest.reverse();
+    Ok(latest)
 }
 
 pub(super) fn outputs(

@@ -346,6 +346,10 @@ impl Queue for Watched {
         self.inner.attempts(job, after, limit).await
     }
 
+    async fn latest_attempts(&self, limit: u32) -> Result<Vec<AttemptRow>, QueueError> {
+        self.inner.latest_attempts(limit).await
+    }
+
     async fn outputs(
         &self,
         after: Option<OutputId>,
