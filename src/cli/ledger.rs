@@ -12,15 +12,13 @@ use crate::report::last_reported_attempt;
 /// Fails where the run folder or bucket tells of requests or results that `queue` does not know; `None` is a
 /// queue that does not exist.
 pub(super) async fn check(queue: Option<&dyn Queue>, results: &Results) -> Result<()> {
-    let known: u64 = match queue {
-        Some(queue) => queue.tally().await?.attempts.values().sum(),
-        None => 0,
-    };
+    let known = requests(queue).await?;
     let reported = last_reported_attempt(results).await?;
     let at = printable(&results.to_string()).to_string();
     let found = if reported > 0 && !knows(queue, reported).await? {
         format!("attempts.csv tells of {}", text::count(reported, "request"))
-    } else if known == 0 && results.hold_images().await? {
+    // Once more, now that there are files: another process may have begun meanwhile.
+    } else if known == 0 && results.hold_images().await? && requests(queue).await? == 0 {
         "there are files in images/".to_owned()
     } else {
         return Ok(());
@@ -35,6 +33,12 @@ pub(super) async fn check(queue: Option<&dyn Queue>, results: &Results) -> Resul
          right queue.db back (with queue.db-wal, where there is one); or, to begin anew, use another folder with -o, \
          or move attempts.csv and images/ away"
     )
+}
+
+/// How many requests the queue knows of.
+async fn requests(queue: Option<&dyn Queue>) -> Result<u64, QueueError> {
+    let Some(queue) = queue else { return Ok(0) };
+    Ok(queue.tally().await?.attempts.values().sum())
 }
 
 /// Whether the queue has the request with this number, or a later one. In a database the numbers are those of
