@@ -24,12 +24,12 @@ async fn a_manifest_and_its_references_may_be_in_a_bucket() {
     let Some(at) = Studio::new(0).await else { return };
     let (one, two) = (picture(1), picture(2));
     at.bucket.put("jobs/refs/a b#1.png", &one).await;
-    at.bucket.put("shared/b.png", &two).await;
+    at.bucket.put("brand/b.png", &two).await;
     let far = at.bucket.url("jobs/refs/a b#1.png");
     let jobs = |prompt: &str| {
         format!(
             "{{\"id\":\"x\",\"prompt\":\"x\",\"references\":[\"refs/a b#1.png\"]}}\n\
-             {{\"id\":\"y\",\"prompt\":\"{prompt}\",\"references\":[\"../shared/b.png\",\"{far}\"]}}\n"
+             {{\"id\":\"y\",\"prompt\":\"{prompt}\",\"references\":[\"../brand/b.png\",\"{far}\"]}}\n"
         )
     };
     let (manifest, results) = (at.bucket.url("jobs/catalog.jsonl"), at.bucket.url("spring"));
@@ -48,7 +48,7 @@ async fn a_manifest_and_its_references_may_be_in_a_bucket() {
     // A reference that changes after the load is not sent as it is now, unless that is asked for.
     at.bucket.put("jobs/catalog.jsonl", jobs("y, changed").as_bytes()).await;
     at.run(&["load", &manifest, "-o", &results]).await.ended(0);
-    at.bucket.put("shared/b.png", &picture(3)).await;
+    at.bucket.put("brand/b.png", &picture(3)).await;
     at.run(&["work", "-o", &results]).await.ended(1).says("reference_changed");
     assert_eq!(at.desk.sent(), 2);
     at.run(&["run", &manifest, "-o", &results]).await.ended(0);
@@ -58,7 +58,7 @@ async fn a_manifest_and_its_references_may_be_in_a_bucket() {
     at.desk.write("here.jsonl", &jobs("z").replace("refs/a", "s3://nowhere/a"));
     let wrong = at.run(&["plan", "here.jsonl"]).await.ended(2);
     let wrong = wrong.says("here.jsonl:1:").says("s3://nowhere/a b#1.png").says("here.jsonl:2:");
-    assert!(wrong.err.contains("../shared/b.png"), "{}", wrong.err);
+    assert!(wrong.err.contains("../brand/b.png"), "{}", wrong.err);
     at.bucket.put("jobs/catalog.jsonl", b"{\"id\":\"x\"}\n").await;
     at.run(&["plan", &manifest]).await.ended(2).says(&format!("{manifest}:1:"));
     at.run(&["plan", &at.bucket.url("jobs/none.csv")]).await.ended(2).says("jobs/none.csv");
