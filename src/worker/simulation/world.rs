@@ -279,3 +279,13 @@ impl World {
         Ok(())
     }
 }
+
+/// The engine of SQLite asks from a thread of its own, where tokio's time would be the machine's.
+#[tokio::test(start_paused = true)]
+async fn the_clock_is_virtual_on_every_thread() {
+    let clock = Arc::new(WallClock::new());
+    tokio::time::advance(std::time::Duration::from_hours(1)).await;
+    let asked = Arc::clone(&clock);
+    let there = std::thread::spawn(move || asked.now()).join().expect("no panic");
+    assert_eq!(there, clock.now());
+}
