@@ -11,7 +11,7 @@ use clap::Args as _;
 use serde::de::{self, Deserializer, IgnoredAny, Visitor};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::args::{LoadOptions, Options, OutputOptions, QueueOptions, ScopeOptions, SendOptions};
+use super::options::{LoadOptions, Options, OutputOptions, QueueOptions, ScopeOptions, SendOptions};
 use super::value::Count;
 use crate::job::{Micros, Price, PriceTable};
 

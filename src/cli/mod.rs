@@ -24,6 +24,7 @@ mod ledger;
 mod loading;
 mod logging;
 mod metrics;
+mod options;
 mod plain;
 mod press;
 mod progress;
@@ -49,7 +50,7 @@ use self::terminal::Terminal;
 use crate::job::printable;
 
 /// Threads that may wait for the disk at once. More of them do not make it faster: with tokio's 512 there
-/// were 150 for 32 requests at once.
+/// were 150 for 32 requests at once. Looks into SQLite's queue take their turns among them; who writes to it does not.
 const BLOCKING_THREADS_MAX: usize = 32;
 
 /// Runs the command line `args`, program name first, to its end. Prints to this process's

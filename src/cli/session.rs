@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
-use super::args::{FolderArgs, QueueOptions};
 use super::config::Config;
 use super::folder;
+use super::options::{FolderArgs, QueueOptions};
 use super::site::{Database, Site};
 use super::terminal::Terminal;
 use crate::job::{Clock, Provider, SystemClock};

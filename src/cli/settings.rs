@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use jiff::tz::TimeZone;
 
-use super::args::{LoadOptions, Options, OutputOptions, QueueOptions, ScopeOptions, SendOptions};
 use super::config::Config;
+use super::options::{LoadOptions, Options, OutputOptions, QueueOptions, ScopeOptions, SendOptions};
 use super::value::AtOnce;
 use crate::gemini::{Timeouts, is_loopback};
 use crate::job::{Clock, Micros, ModelName, PriceTable, Provider, Timestamp};

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::args::{FolderArgs, QueueOptions};
 use super::destination::address_of;
 use super::folder;
+use super::options::{FolderArgs, QueueOptions};
 use crate::job::{ObjectUrl, Provider, printable};
 use crate::output::RunFolder;
 use crate::queue::postgres::{Address, PostgresQueue};
