@@ -5,7 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use rusqlite::{ToSql, params};
 
 use super::depend::list;
-use super::engine::{Results, Session};
+use super::engine::Session;
+use super::group::Results;
 use super::row::{Row, get, narrow, parsed, text};
 use super::sql::Sql;
 use super::stage;

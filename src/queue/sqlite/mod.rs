@@ -1,8 +1,8 @@
 //! The queue in one SQLite file.
 //!
 //! One connection writes, on the engine's own thread, with group commit; a few others only read.
-//! Files by subject, in reading order: `open` and `migrate` (the database), `engine` (how
-//! commands become transactions), `readers`, `stage` and `load` (a manifest comes in), `claim`,
+//! Files by subject, in reading order: `open` and `migrate` (the database), `engine` (the
+//! thread that writes), `group` (how commands become a transaction), `readers`, `stage` and `load` (a manifest comes in), `claim`,
 //! `settle`, `names`, `publish`, `rescue`, `lanes` (working), `depend` (jobs that need jobs),
 //! `person`, then `figures` and `read`; `sql`, `row` and `fault` are the small tools of all.
 //!
@@ -16,6 +16,7 @@ mod depend;
 mod engine;
 mod fault;
 mod figures;
+mod group;
 mod lanes;
 mod load;
 mod migrate;

@@ -6,7 +6,8 @@ use rusqlite::{Connection, params};
 
 use super::claim::media;
 use super::depend::{self, list};
-use super::engine::{Results, Session};
+use super::engine::Session;
+use super::group::Results;
 use super::names::{self, Wanted};
 use super::row::{Row, count, get, narrow, parsed, signed, text};
 use super::sql::Sql;

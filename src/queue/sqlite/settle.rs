@@ -5,7 +5,8 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::depend;
-use super::engine::{Results, Session};
+use super::engine::Session;
+use super::group::Results;
 use super::names::{self, Wanted};
 use super::publish;
 use super::row::{get, signed};
