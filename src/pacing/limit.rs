@@ -18,6 +18,9 @@ pub(super) const LIMIT_MAX: f64 = 120_000.0;
 const RAMP_DOUBLES_IN: f64 = 15.0;
 /// Answers that take less are quick; pictures take longer.
 const QUICK: Duration = Duration::from_secs(3);
+/// So many requests on their way together clock a search at most, however many workers there are: all that leave
+/// before the first refusal is back are refused as well.
+const TOGETHER_MAX: u32 = 6;
 /// What a search that has only begun measures at least: who is refused with the first request
 /// (another run used the quota up) must not believe in one a minute.
 const SEARCHED_MIN: f64 = 8.0;
@@ -244,7 +247,7 @@ impl Limit {
     /// answered already.
     pub(super) fn answered(&mut self, together: u32, slowest: Duration) {
         if self.mode == Mode::Ramp && slowest < QUICK {
-            let per_minute = 60.0 * f64::from(together) / slowest.as_secs_f64().max(0.001);
+            let per_minute = 60.0 * f64::from(together.min(TOGETHER_MAX)) / slowest.as_secs_f64().max(0.001);
             self.believed = self.believed.max((2.0 * per_minute).min(LIMIT_MAX));
         }
     }

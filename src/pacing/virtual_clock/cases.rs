@@ -26,6 +26,8 @@ pub(super) struct Case {
     pub(super) until: Seconds,
     /// So many workers share the lane; 0: it is one process' own.
     pub(super) workers: usize,
+    /// Requests in flight, fixed; 0: they are found out.
+    pub(super) in_flight: u32,
     pub(super) target: Target,
 }
 
@@ -72,7 +74,8 @@ impl Case {
     fn run(self, seed: u64) -> Figures {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let given = self.is_given.then_some(self.server.per_minute as u32);
-        let limits = LaneLimits { requests_per_minute: given, ..LaneLimits::default() };
+        let in_flight = (self.in_flight > 0).then_some(self.in_flight);
+        let limits = LaneLimits { requests_per_minute: given, in_flight, ..LaneLimits::default() };
         let setup = Setup { server: self.server, until: self.until, seed };
         let happened = match self.workers {
             0 => run(setup, |now| Lane::new(limits, None, now)),

@@ -8,7 +8,7 @@ const fn target(goodput: (f64, f64), refused: (f64, f64)) -> Target {
 }
 
 const fn case(name: &'static str, server: Server, target: Target) -> Case {
-    Case { name, server, is_given: false, until: USUAL, workers: 0, target }
+    Case { name, server, is_given: false, until: USUAL, workers: 0, in_flight: 0, target }
 }
 
 const BUCKET: Server = Server::new(Kind::Bucket(10.0), 60.0);
@@ -226,6 +226,24 @@ fn a_quick_service_is_found_quickly() {
         for_ten_minutes("1,200/min, fixed window", FIXED),
         for_ten_minutes("1,200/min, sliding window", SLIDING),
         Case { is_given: true, ..for_ten_minutes("1,200/min, given, sliding", SLIDING) },
+    ]);
+    reach(&rows, nothing_else);
+}
+
+/// The scale bench's server, which takes 200 ms: eight workers have 64 requests in flight, one has 8.
+#[test]
+fn many_workers_find_a_quick_limit_with_hardly_more_refusals_than_one() {
+    let server = |server| Server { latency: 0.2, ..quick(server) };
+    let of = |name, in_flight, server, refused| Case {
+        until: 300.0,
+        in_flight,
+        ..case(name, server, target((0.97, 0.0), (refused, ANY)))
+    };
+    let rows = rows(&[
+        of("0.2 s, 8 in flight, sliding", 8, server(SLIDING), 0.002),
+        of("0.2 s, 64 in flight, sliding", 64, server(SLIDING), 0.0028),
+        of("0.2 s, 8 in flight, fixed", 8, server(FIXED), 0.003),
+        of("0.2 s, 64 in flight, fixed", 64, server(FIXED), 0.0042),
     ]);
     reach(&rows, nothing_else);
 }
