@@ -11,20 +11,27 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// How long a send is kept: a minute for the window, five to tell an in-flight limit apart.
 const KEPT: Duration = Duration::from_secs(300);
 
-/// Sends that are kept at most, above one minute at the highest rate that a lane believes.
+/// Of more sends than these, those are kept that a window may still hold.
 const KEPT_MAX: usize = 16_384;
+/// Longer than the widest window.
+pub(super) const WINDOW_MAX: Duration = Duration::from_millis(62_500);
 
-/// One request that left. It counts whether it was refused or not: some gateways count
-/// refusals, and who forgets them believes in a limit that is not there.
+/// One request that left, or some that left together and are not told apart any more. It counts whether it was
+/// refused or not: some gateways count refusals, and who forgets them believes in a limit that is not there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Send {
+    /// The last one's.
     number: u64,
+    /// How many these are.
+    pub(super) count: u32,
     pub(super) at: Instant,
     /// Other requests on their way when it left.
     pub(super) in_flight: u32,
     pub(super) refused: bool,
-    /// Images that it brought; one until that is known.
-    images: u32,
+    /// Images that it brought; one each until that is known.
+    pub(super) images: u32,
+    /// How many had left since the log began, these included.
+    total: u64,
 }
 
 /// The sends of the last minutes, oldest first.
@@ -41,12 +48,28 @@ impl Sends {
 
     /// Adds one with a number that is higher than all before.
     pub(super) fn add(&mut self, number: u64, at: Instant, in_flight: u32) {
-        while self.log.len() >= KEPT_MAX || self.log.front().is_some_and(|send| send.at + KEPT < at) {
+        self.push(Send { number, count: 1, at, in_flight, refused: false, images: 1, total: 0 });
+    }
+
+    /// Adds `count` that left together and brought so many images.
+    pub(super) fn add_many(&mut self, at: Instant, count: u32, images: u32) {
+        let number = self.log.back().map_or(0, |last| last.number + u64::from(count));
+        self.push(Send { number, count, at, in_flight: 0, refused: false, images, total: 0 });
+    }
+
+    fn push(&mut self, mut send: Send) {
+        while let Some(first) = self.log.front()
+            && (first.at + KEPT < send.at || self.log.len() >= KEPT_MAX && first.at + WINDOW_MAX < send.at)
+        {
             self.log.pop_front();
         }
-        // The log is in order even if a caller's clock readings are not.
-        let at = self.log.back().map_or(at, |last| last.at.max(at));
-        self.log.push_back(Send { number, at, in_flight, refused: false, images: 1 });
+        if let Some(last) = self.log.back() {
+            // The log is in order even if a caller's clock readings are not.
+            send.at = send.at.max(last.at);
+            send.total = last.total;
+        }
+        send.total += u64::from(send.count);
+        self.log.push_back(send);
     }
 
     /// Forgets all.
@@ -54,9 +77,9 @@ impl Sends {
         self.log.clear();
     }
 
-    /// All that left in the `window` before `now`, with the images that they brought.
-    pub(super) fn left_within(&self, now: Instant, window: Duration) -> impl Iterator<Item = (Instant, u32)> {
-        self.log.iter().skip(self.left_before(now, window)).map(|send| (send.at, send.images))
+    /// All that left in the `window` before `now`.
+    pub(super) fn left_within(&self, now: Instant, window: Duration) -> impl Iterator<Item = &Send> {
+        self.log.iter().skip(self.left_before(now, window))
     }
 
     /// The send with this number was refused.
@@ -95,26 +118,27 @@ impl Sends {
     /// How many left in the `window` before `now`, `now` itself not included.
     pub(super) fn in_window(&self, now: Instant, window: Duration) -> u32 {
         let up_to = self.log.partition_point(|send| send.at < now);
-        count(up_to - self.left_before(now, window).min(up_to))
+        self.count(self.left_before(now, window), up_to)
     }
 
     /// How many left in the minute before the send with this number.
     pub(super) fn before(&self, number: u64, at: Instant) -> u32 {
         let up_to = self.log.partition_point(|send| (send.at, send.number) < (at, number));
-        count(up_to.saturating_sub(self.left_before(at, MINUTE)))
+        self.count(self.left_before(at, MINUTE), up_to)
     }
 
     /// How many more may leave at `now` so that no `window` holds more than `limit`, and if
     /// none, when one may.
     pub(super) fn room(&self, now: Instant, window: Duration, limit: u32) -> Result<u32, Instant> {
-        let used = count(self.log.len() - self.left_before(now, window));
+        let used = self.count(self.left_before(now, window), self.log.len());
         match limit.checked_sub(used) {
             Some(room) if room > 0 => Ok(room),
             // When that many have left the window, one less than the limit is in it.
             _ => {
-                let newest_that_must_leave = self.log.len().checked_sub(limit.max(1) as usize);
-                let leaves = newest_that_must_leave.and_then(|at| self.log.get(at)).map(|send| send.at);
-                Err(leaves.map_or(now, |at| at + window))
+                let all = self.log.back().map_or(0, |last| last.total);
+                let must_leave = (all + 1).saturating_sub(u64::from(limit.max(1)));
+                let newest = self.log.partition_point(|send| send.total < must_leave);
+                Err(self.log.get(newest).map_or(now, |send| send.at + window))
             }
         }
     }
@@ -142,12 +166,17 @@ impl Sends {
         self.log.partition_point(|send| send.at + window <= now)
     }
 
+    /// How many requests are in this part of the log.
+    fn count(&self, from: usize, to: usize) -> u32 {
+        let total =
+            |end: usize| end.checked_sub(1).and_then(|last| self.log.get(last)).map(|send| send.total);
+        let before = total(from).or_else(|| self.log.front().map(|send| send.total - u64::from(send.count)));
+        let count = total(to).unwrap_or_default().saturating_sub(before.unwrap_or_default());
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
     fn by_number(&mut self, number: u64) -> Option<&mut Send> {
         let at = self.log.binary_search_by_key(&number, |send| send.number).ok()?;
         self.log.get_mut(at)
     }
-}
-
-fn count(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
 }

@@ -14,9 +14,8 @@ use super::closure::Closure;
 use super::lane::{HeldBy, Hints, LEARNED_AGE_MAX, Lane, LaneLimits, Ticket};
 use super::limit::Limit;
 use super::overload::Overload;
+use super::sends::WINDOW_MAX;
 
-/// Sends that are kept; longer than the widest window.
-const SENDS_KEPT: Duration = Duration::from_millis(62_500);
 /// So many are kept one by one. Of more, those of [`SENDS_APART`] are kept as if they had left with the first
 /// of them, which is less than the slack that every window has.
 const SENDS_MAX: usize = 256;
@@ -115,20 +114,20 @@ impl Lane {
     }
 
     fn kept_sends(&self, now: Instant) -> Vec<(u32, u32, u32)> {
-        let sends: Vec<(Instant, u32)> = self.sends.left_within(now, SENDS_KEPT).collect();
-        let apart = if sends.len() > SENDS_MAX { SENDS_APART } else { Duration::ZERO };
+        let is_crowded = self.sends.in_window(now, WINDOW_MAX) as usize > SENDS_MAX;
+        let apart = if is_crowded { SENDS_APART } else { Duration::ZERO };
         let mut kept: Vec<(u32, u32, u32)> = Vec::new();
         let mut begun: Option<Instant> = None;
-        for (at, images) in sends {
+        for send in self.sends.left_within(now, WINDOW_MAX) {
             match (kept.last_mut(), begun) {
-                (Some(last), Some(begun)) if at.saturating_duration_since(begun) <= apart => {
-                    last.1 += 1;
-                    last.2 = last.2.saturating_add(images);
+                (Some(last), Some(begun)) if send.at.saturating_duration_since(begun) <= apart => {
+                    last.1 = last.1.saturating_add(send.count);
+                    last.2 = last.2.saturating_add(send.images);
                 }
                 _ => {
-                    begun = Some(at);
-                    let ago = now.saturating_duration_since(at).as_millis();
-                    kept.push((u32::try_from(ago).unwrap_or(u32::MAX), 1, images));
+                    begun = Some(send.at);
+                    let ago = now.saturating_duration_since(send.at).as_millis();
+                    kept.push((u32::try_from(ago).unwrap_or(u32::MAX), send.count, send.images));
                 }
             }
         }
@@ -165,12 +164,7 @@ impl Lane {
         lane.sent_since = kept.sent_since;
         for (ago, count, images) in kept.sends {
             let at = then.checked_sub(Duration::from_millis(u64::from(ago))).unwrap_or(then);
-            for nth in 0..count {
-                lane.sends.add(lane.sends.next(), at, 0);
-                if nth == 0 {
-                    lane.sends.brought_by(at, 1 + images.saturating_sub(count));
-                }
-            }
+            lane.sends.add_many(at, count, images);
         }
         lane
     }
