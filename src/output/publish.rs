@@ -60,6 +60,11 @@ pub enum PublishError {
         /// Where it was to be.
         staged: String,
     },
+    /// The run had to end before.
+    #[error(
+        "the run had to end before the result was in its place; the next run in this folder takes it there"
+    )]
+    NoTimeLeft,
     /// What is to be renamed is not there: a person deleted it.
     #[error("{name} is gone")]
     NoSuchResult {

@@ -192,6 +192,11 @@ impl DeadFolder {
         &self.token
     }
 
+    /// Whether nothing is in it. What cannot be listed is taken for something.
+    pub fn is_empty(&self) -> bool {
+        fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_none())
+    }
+
     /// Removes the folder with all that is left in it. Call it when nothing in it is planned.
     pub fn remove(self) -> Result<(), SpoolError> {
         match fs::remove_dir_all(&self.path) {

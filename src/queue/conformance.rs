@@ -10,7 +10,8 @@ pub(in crate::queue) mod rescuing;
 pub(in crate::queue) mod working;
 mod world;
 
-pub(super) use world::{Bench, World, job as new_job};
+pub(super) use world::Bench;
+pub(crate) use world::{World, job as new_job, settlement};
 
 /// One `#[tokio::test]` for each sentence.
 macro_rules! conformance_suite {

@@ -30,7 +30,7 @@ mod text;
 mod work;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 #[cfg(test)]
 pub(crate) mod model;
 

@@ -18,6 +18,7 @@ use super::executor::{self, Cause, Ended, Order, Tools};
 use super::finish::{self, Recorded};
 use super::lanes::{Begun, LaneEnd, Lanes, Lesson, Moment};
 use super::progress::{Phase, Progress};
+use super::pulse::Beats;
 use super::rescue::{Blocked, rescue};
 use super::room::Room;
 use super::{Ending, Event, Shift, Shutdown, Stop, Work, WorkError, ending};
@@ -26,7 +27,7 @@ use crate::job::{AttemptOutcome, CrashPoint, JobId, JobName, JobState, Micros, c
 use crate::output::PublishError;
 use crate::pacing::{Closed, Lane, Ticket};
 use crate::queue::{
-    Claim, ClaimRequest, Company, LaneEnd as SharedLaneEnd, Permits, Queue, QueueError, Settlement,
+    Beat, Claim, ClaimRequest, Company, LaneEnd as SharedLaneEnd, Permits, Queue, QueueError, Settlement,
 };
 
 /// Nothing is waited for longer than this without another look.
@@ -46,6 +47,7 @@ pub(super) struct Dispatcher<'a> {
     work: &'a Work,
     tools: Arc<Tools>,
     shift: &'a Shift,
+    beats: Beats,
     lanes: Lanes,
     breaker: Breaker,
     rng: StdRng,
@@ -62,6 +64,8 @@ pub(super) struct Dispatcher<'a> {
     room: Room,
     /// Jobs whose end could not be recorded, since the queue was away until the run had to end.
     unrecorded: Vec<JobName>,
+    /// Recorded answers that could not be taken to where they belong before the run had to end.
+    unpublished: u64,
     draining: Option<Drain>,
 }
 
@@ -99,11 +103,17 @@ struct EndedEvent {
 }
 
 impl<'a> Dispatcher<'a> {
-    pub(super) fn new(work: &'a Work, tools: Tools, shift: &'a Shift, blocked: Blocked) -> Self {
+    pub(super) fn new(
+        work: &'a Work,
+        tools: Tools,
+        (shift, beats): (&'a Shift, Beats),
+        blocked: Blocked,
+    ) -> Self {
         Self {
             work,
             tools: Arc::new(tools),
             shift,
+            beats,
             lanes: Lanes::new(work.config.seed),
             breaker: Breaker::new(work.config.failures_max),
             rng: StdRng::seed_from_u64(work.config.seed.wrapping_add(1)),
@@ -115,6 +125,7 @@ impl<'a> Dispatcher<'a> {
             alone: false,
             room: Room::new(),
             unrecorded: Vec::new(),
+            unpublished: 0,
             draining: None,
         }
     }
@@ -130,16 +141,13 @@ impl<'a> Dispatcher<'a> {
         }
         if let Err(error) = &result {
             tracing::error!(error = error.to_string(), "the run cannot go on");
-            let grace = match error {
-                // Another worker has the jobs: nothing of ours can be recorded any more.
-                WorkError::DeclaredDead => Duration::ZERO,
-                _ => self.work.config.grace,
-            };
+            // Another worker has the jobs of the dead: nothing of ours can be recorded any more.
+            let grace = if error.is_of_the_dead() { Duration::ZERO } else { self.work.config.grace };
             let cut_at = Instant::now() + grace;
-            let asked = self.shift.ends_by.get().copied();
-            self.finish_what_runs(asked.map_or(cut_at, |by| by.min(cut_at))).await;
+            self.finish_what_runs(self.shift.ends_by.at().map_or(cut_at, |by| by.min(cut_at))).await;
         }
         self.tell_unrecorded();
+        self.tell_unpublished();
         result
     }
 
@@ -153,6 +161,18 @@ impl<'a> Dispatcher<'a> {
         );
         tracing::error!(jobs = ?self.unrecorded, "not recorded");
         self.work.observer.event(&Event::Warning(warning));
+    }
+
+    fn tell_unpublished(&self) {
+        if self.unpublished > 0 {
+            let warning = format!(
+                "{} answers are recorded and wait in {}: the next run in this folder takes them to {}",
+                self.unpublished,
+                self.work.results.folder().spool().display(),
+                self.work.results,
+            );
+            self.work.observer.event(&Event::Warning(warning));
+        }
     }
 
     /// Records what ends until `cut_at`, cuts the rest off and joins everything. Errors are logged:
@@ -179,8 +199,8 @@ impl<'a> Dispatcher<'a> {
 
     async fn run_to_end(&mut self) -> Result<Ending, WorkError> {
         self.lanes.refresh(self.work).await?;
-        let mut heartbeat = interval(self.work.queue.heartbeat_every());
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut upkeep = interval(self.work.queue.heartbeat_every());
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut shutdown = self.work.shutdown.clone();
         loop {
             self.heed_shutdown(*shutdown.borrow_and_update());
@@ -200,14 +220,16 @@ impl<'a> Dispatcher<'a> {
                 {
                     return Ok(ending);
                 }
+                self.capped = false;
             }
             let wake_at = self.next_wake(wake_at).await?;
             // What is rare goes first, so that a stream of ends starves neither a person's interrupt
-            // nor the heartbeat; and nothing is left to chance.
+            // nor what others have to say; and nothing is left to chance.
             tokio::select! {
                 biased;
                 () = raised(&mut shutdown) => {}
-                _ = heartbeat.tick() => self.beat().await?,
+                Some(beat) = self.beats.recv() => self.heed_beat(beat)?,
+                _ = upkeep.tick() => self.look_after_others().await?,
                 Some(joined) = self.executors.join_next() => self.attempt_ended(joined)?,
                 Some(joined) = self.records.join_next() => self.recorded(joined)?,
                 () = self.work.queue.news() => self.lanes.wet(),
@@ -420,7 +442,8 @@ impl<'a> Dispatcher<'a> {
             facts,
             next: decision.next,
         };
-        let (queue, results) = (Arc::clone(&self.work.queue), self.work.results.clone());
+        let (queue, ends_by) = (Arc::clone(&self.work.queue), self.shift.ends_by.clone());
+        let results = self.work.results.clone();
         let (lane, attempt) = (event.claim.lane, event.claim.attempt);
         let told = lesson.told;
         let told =
@@ -428,7 +451,7 @@ impl<'a> Dispatcher<'a> {
         self.records.spawn(async move {
             let job = event.claim.name.clone();
             let lane = tell_lane(queue.as_ref(), told).await;
-            let recorded = finish::record(queue, results, settlement).await;
+            let recorded = finish::record(queue.as_ref(), (&results, &ends_by), settlement).await;
             (job, recorded.map(|recorded| Record { recorded, event, lane }))
         });
         Ok(())
@@ -486,6 +509,10 @@ impl<'a> Dispatcher<'a> {
             self.blocked.add(self.work, &job, error);
             return Ok(());
         }
+        if let Err(WorkError::Publish(PublishError::NoTimeLeft)) = &record {
+            self.unpublished += 1;
+            return Ok(());
+        }
         // A settled answer waits in the spool, and the next run publishes it; one that could not even
         // be settled is lost.
         let Some(record) = self.unless_paused(record)? else { return Ok(()) };
@@ -529,9 +556,8 @@ impl<'a> Dispatcher<'a> {
         Ok(())
     }
 
-    async fn beat(&mut self) -> Result<(), WorkError> {
-        let beat = self.work.queue.heartbeat(self.shift.worker).await.map_err(WorkError::from);
-        let Some(beat) = self.unless_paused(beat)? else { return Ok(()) };
+    fn heed_beat(&mut self, beat: Result<Beat, QueueError>) -> Result<(), WorkError> {
+        let Some(beat) = self.unless_paused(beat.map_err(WorkError::from))? else { return Ok(()) };
         for (job, _) in beat.cancelled {
             if let Some(running) = self.running.get(&job) {
                 running.cancel.cancel();
@@ -543,8 +569,13 @@ impl<'a> Dispatcher<'a> {
         if beat.draining {
             self.drain(Ending::Stopped(Stop::Drained), None);
         }
+        Ok(())
+    }
+
+    /// Tells how the lanes are doing, and takes over what dead workers left.
+    async fn look_after_others(&mut self) -> Result<(), WorkError> {
         self.note_lanes().await?;
-        let rescued = rescue(self.work, self.shift.worker, &mut self.blocked).await;
+        let rescued = rescue(self.work, self.shift, &mut self.blocked).await;
         self.unless_paused(rescued).map(drop)
     }
 
@@ -561,11 +592,13 @@ impl<'a> Dispatcher<'a> {
         match shutdown {
             Shutdown::No => {}
             Shutdown::Drain => {
-                let grace = self.work.config.grace;
-                let cut_at = *self.shift.ends_by.get_or_init(|| Instant::now() + grace);
+                let cut_at = self.shift.ends_by.ask(Instant::now() + self.work.config.grace);
                 self.drain(Ending::Interrupted, Some(cut_at));
             }
-            Shutdown::Abort => self.drain(Ending::Interrupted, Some(Instant::now())),
+            Shutdown::Abort => {
+                let cut_at = self.shift.ends_by.ask(Instant::now());
+                self.drain(Ending::Interrupted, Some(cut_at));
+            }
         }
         if self.draining.as_ref().and_then(|drain| drain.cut_at).is_some_and(|at| Instant::now() >= at) {
             self.running.values().for_each(|running| running.cancel.cancel());

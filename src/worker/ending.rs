@@ -16,14 +16,19 @@ pub(super) async fn when_idle(
     lanes: &mut Lanes,
     (capped, blocked): (bool, &Blocked),
 ) -> Result<Option<Ending>, WorkError> {
+    let left = work.queue.left(&work.config.scope).await?;
+    // What waits for a free way is leased to us, and nothing that could be waited for.
+    let running = left.running.saturating_sub(blocked.results());
     if capped {
+        if running > 0 {
+            // What others reserve and do not need comes back.
+            return Ok(None);
+        }
         let spent = work.queue.cost_at_most().await?.rounded();
         let cap = work.config.cost_max.unwrap_or_default().rounded();
         return Ok(Some(Ending::Stopped(Stop::CostCap { cap, spent })));
     }
-    let Left { ready, snoozed, waiting, running, held } = work.queue.left(&work.config.scope).await?;
-    // What waits for a free way is leased to us, and nothing that could be waited for.
-    let running = running.saturating_sub(blocked.results());
+    let Left { ready, snoozed, waiting, held, .. } = left;
     if ready + snoozed + running + waiting == 0 {
         return Ok(match held {
             _ if work.config.forever => None,

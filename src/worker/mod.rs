@@ -10,11 +10,13 @@ mod decision;
 mod dispatcher;
 mod download;
 mod ending;
+mod ends_by;
 mod event;
 mod executor;
 mod finish;
 mod lanes;
 mod progress;
+mod pulse;
 mod references;
 mod rescue;
 mod room;
@@ -24,7 +26,7 @@ mod simulation;
 mod spooler;
 
 use std::convert::Infallible;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rand::RngExt as _;
 use tokio::sync::watch;
@@ -42,7 +44,9 @@ use crate::output::{Disk, PublishError, Results, SpoolDir, SpoolError, host_name
 use crate::platform;
 use crate::queue::{Queue, QueueError, RunStart, WorkerStart};
 use dispatcher::Dispatcher;
+use ends_by::EndsBy;
 use executor::Tools;
+use pulse::Beats;
 use references::References;
 use rescue::Blocked;
 
@@ -179,10 +183,12 @@ async fn from_start_to_end(work: &Work) -> Result<Ending, WorkError> {
     let worker = work.queue.register_worker(start).await?;
     crash_point(CrashPoint::WorkerRegistered);
 
-    let shift = Shift { run, worker, ends_by: OnceLock::new() };
+    let shift = Shift { run, worker, ends_by: EndsBy::new() };
+    let (told, beats) = pulse::channel();
     let result = tokio::select! {
         biased;
-        result = work_as(work, &shift, Arc::clone(&spool)) => result,
+        result = work_as(work, &shift, Arc::clone(&spool), beats) => result,
+        never = pulse::beat(work, worker, told) => match never {},
         never = hurry_when_asked(work, &shift) => match never {},
     };
     let reason = match &result {
@@ -205,8 +211,7 @@ async fn from_start_to_end(work: &Work) -> Result<Ending, WorkError> {
 struct Shift {
     run: RunId,
     worker: WorkerId,
-    /// When its requests are cut off and its queue is not waited for any more, once it was asked to end.
-    ends_by: OnceLock<Instant>,
+    ends_by: EndsBy,
 }
 
 /// Notes when a run was asked to end, and tells the queue, for which the dispatcher may be waiting.
@@ -216,8 +221,8 @@ async fn hurry_when_asked(work: &Work, shift: &Shift) -> Infallible {
         let now = Instant::now();
         match *shutdown.borrow_and_update() {
             Shutdown::No => {}
-            Shutdown::Drain => work.queue.hurry(*shift.ends_by.get_or_init(|| now + work.config.grace)),
-            Shutdown::Abort => work.queue.hurry(now),
+            Shutdown::Drain => work.queue.hurry(shift.ends_by.ask(now + work.config.grace)),
+            Shutdown::Abort => work.queue.hurry(shift.ends_by.ask(now)),
         }
         dispatcher::raised(&mut shutdown).await;
     }
@@ -245,14 +250,19 @@ async fn close(
     Ok(())
 }
 
-async fn work_as(work: &Work, shift: &Shift, spool: Arc<SpoolDir>) -> Result<Ending, WorkError> {
+async fn work_as(
+    work: &Work,
+    shift: &Shift,
+    spool: Arc<SpoolDir>,
+    beats: Beats,
+) -> Result<Ending, WorkError> {
     work.results.check().await?;
     let mut blocked = Blocked::default();
-    rescue::rescue(work, shift.worker, &mut blocked).await?;
+    rescue::rescue(work, shift, &mut blocked).await?;
     rescue::sweep(work).await?;
     crash_point(CrashPoint::Swept);
     let references = References::new(Arc::clone(&work.objects));
     let tools =
         Tools { fetcher: work.fetcher.clone(), spool, prices: work.config.prices.clone(), references };
-    Dispatcher::new(work, tools, shift, blocked).run().await
+    Dispatcher::new(work, tools, (shift, beats), blocked).run().await
 }

@@ -4,16 +4,19 @@
 use std::mem;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::finish::Recorded;
-use super::{Event, Stop, Work, WorkError, finish};
-use crate::job::{CrashPoint, Epoch, JobId, JobName, WorkerId, crash_point};
-use crate::output::{PublishError, dead_folders, host_name, worker_is_dead};
+use super::{Event, Shift, Stop, Work, WorkError, finish};
+use crate::job::{CrashPoint, Epoch, JobId, JobName, crash_point};
+use crate::output::{DeadFolder, PublishError, dead_folders, host_name, worker_is_dead};
 use crate::queue::{Publication, Rescued};
 
 /// How often results are looked for whose bytes are on another machine.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// So many inherited results are published at a time.
+const PUBLISHED_TOGETHER: usize = 16;
 
 /// What a dead worker had settled and an heir is to publish.
 type Inherited = (JobId, JobName, Epoch, Publication);
@@ -45,21 +48,25 @@ impl Blocked {
     }
 
     /// Publishes what has come from other machines meanwhile.
-    async fn look_again(&mut self, work: &Work) -> Result<(), WorkError> {
+    async fn look_again(&mut self, work: &Work, shift: &Shift) -> Result<(), WorkError> {
         if self.looked_at.is_none_or(|at| at.elapsed() < LOOK_AGAIN) {
             return Ok(());
         }
         self.looked_at = Some(Instant::now());
         let mut published = 0;
-        for inherited in mem::take(&mut self.elsewhere) {
-            let (job, _, epoch, publication) = inherited.clone();
-            match finish::publish(work.queue.as_ref(), &work.results, (job, epoch), publication).await {
+        let mut failed = Ok(());
+        for (inherited, result) in publish_all(work, shift, mem::take(&mut self.elsewhere)).await {
+            match result {
                 Ok(recorded) => {
                     self.results -= 1;
                     published += u64::from(matches!(recorded, Recorded::Done(files) if !files.is_empty()));
                 }
-                Err(WorkError::Publish(PublishError::Elsewhere { .. })) => self.elsewhere.push(inherited),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.elsewhere.push(inherited);
+                    if !matches!(error, WorkError::Publish(PublishError::Elsewhere { .. })) {
+                        failed = Err(error);
+                    }
+                }
             }
         }
         if self.results == 0 {
@@ -68,7 +75,7 @@ impl Blocked {
         if published > 0 {
             work.observer.event(&Event::Rescued { lost: 0, published });
         }
-        Ok(())
+        failed
     }
 
     /// How many jobs stay leased for that.
@@ -85,7 +92,8 @@ impl Blocked {
 /// Finds dead workers and takes over what they had. A worker of this folder is dead when the lock of its
 /// spool folder can be taken: the system gives it up with the process. One of another machine is dead when
 /// it was silent for long, which the queue judges.
-pub(super) async fn rescue(work: &Work, heir: WorkerId, blocked: &mut Blocked) -> Result<(), WorkError> {
+pub(super) async fn rescue(work: &Work, shift: &Shift, blocked: &mut Blocked) -> Result<(), WorkError> {
+    let heir = shift.worker;
     let spool = work.results.folder().spool();
     let mut dead = Vec::new();
     for worker in work.queue.workers().await? {
@@ -98,22 +106,22 @@ pub(super) async fn rescue(work: &Work, heir: WorkerId, blocked: &mut Blocked) -
     }
     if !dead.is_empty() {
         let rescued = work.queue.rescue(&dead, heir, work.config.lost).await?;
-        finish_for(work, dead.len(), rescued, blocked).await?;
+        finish_for(work, shift, (dead.len(), rescued), blocked).await?;
     }
     if work.queue.spans_machines() {
         let rescued = work.queue.rescue_silent(heir, work.config.lost).await?;
         if rescued.lost > 0 || !rescued.publications.is_empty() {
-            finish_for(work, 1, rescued, blocked).await?;
+            finish_for(work, shift, (1, rescued), blocked).await?;
         }
     }
-    blocked.look_again(work).await
+    blocked.look_again(work, shift).await
 }
 
 /// Publishes what dead workers had settled, and tells what became of the rest.
 async fn finish_for(
     work: &Work,
-    workers: usize,
-    rescued: Rescued,
+    shift: &Shift,
+    (workers, rescued): (usize, Rescued),
     blocked: &mut Blocked,
 ) -> Result<(), WorkError> {
     crash_point(CrashPoint::RescueCommitted);
@@ -124,25 +132,29 @@ async fn finish_for(
         work.observer.event(&Event::Warning(warning));
     }
     let mut published = 0;
-    for inherited in rescued.publications {
-        let (job, name, epoch, publication) = inherited.clone();
-        match finish::publish(work.queue.as_ref(), &work.results, (job, epoch), publication).await {
+    let mut failed = Ok(());
+    for (inherited, result) in publish_all(work, shift, rescued.publications).await {
+        let (job, name, epoch, _) = &inherited;
+        match result {
             Ok(Recorded::Done(files)) if !files.is_empty() => published += 1,
             Ok(Recorded::Done(_)) => tracing::warn!(job = %name, "its images vanished from the spool"),
             Ok(Recorded::LeaseLost) => tracing::warn!(job = %name, "lease lost while publishing"),
             Err(WorkError::Publish(PublishError::Elsewhere { .. })) if work.config.give_up => {
-                work.queue.unpublishable(job, epoch).await?;
+                work.queue.unpublishable(*job, *epoch).await?;
                 tracing::warn!(job = %name, "given up: its images are on another machine");
             }
+            // It is leased to us, and the next run takes it over.
+            Err(WorkError::Publish(PublishError::NoTimeLeft)) => {}
             Err(WorkError::Publish(error @ PublishError::NotAFolder { .. })) => {
-                blocked.add(work, &name, &error);
+                blocked.add(work, name, &error);
             }
             Err(WorkError::Publish(error @ PublishError::Elsewhere { .. })) => {
                 blocked.wait_for(work, inherited, &error);
             }
-            Err(error) => return Err(error),
+            Err(error) => failed = Err(error),
         }
     }
+    failed?;
     crash_point(CrashPoint::Rescued);
     tracing::info!(workers, lost = rescued.lost, published, "rescued");
     sweep(work).await?;
@@ -152,10 +164,27 @@ async fn finish_for(
     Ok(())
 }
 
+/// Publishes all, some at a time, and says what came of each.
+async fn publish_all(
+    work: &Work,
+    shift: &Shift,
+    inherited: Vec<Inherited>,
+) -> Vec<(Inherited, Result<Recorded, WorkError>)> {
+    let mut results = Vec::with_capacity(inherited.len());
+    for some in inherited.chunks(PUBLISHED_TOGETHER) {
+        let publish = |(job, _, epoch, publication): &Inherited| {
+            let to = (&work.results, &shift.ends_by);
+            finish::publish(work.queue.as_ref(), to, (*job, *epoch), publication.clone())
+        };
+        results.extend(join_all(some.iter().map(publish)).await);
+    }
+    inherited.into_iter().zip(results).collect()
+}
+
 /// Removes what dead workers left in the spool, here and where other machines see it. Where something is
 /// still planned it stays: its worker died after the rescue, or another heir is about to publish it.
 pub(super) async fn sweep(work: &Work) -> Result<(), WorkError> {
-    let dead = dead_folders(&work.results.folder().spool())?;
+    let dead = ours(work, dead_folders(&work.results.folder().spool())?).await?;
     let gone = ended_elsewhere(work).await?;
     if dead.is_empty() && gone.is_empty() {
         return Ok(());
@@ -182,6 +211,18 @@ pub(super) async fn sweep(work: &Work) -> Result<(), WorkError> {
         discard(work, token).await;
     }
     Ok(())
+}
+
+/// Those of them that nobody else may need: many batches can have one run folder, and what is in another one's
+/// was paid for.
+async fn ours(work: &Work, dead: Vec<DeadFolder>) -> Result<Vec<DeadFolder>, WorkError> {
+    if dead.is_empty() || !work.queue.spans_machines() {
+        return Ok(dead);
+    }
+    let tokens: Vec<String> = dead.iter().map(|folder| folder.token().to_owned()).collect();
+    let ended = work.queue.ended(&tokens).await?;
+    let is_ours = |folder: &DeadFolder| ended.iter().any(|token| token == folder.token());
+    Ok(dead.into_iter().filter(|folder| is_ours(folder) || folder.is_empty()).collect())
 }
 
 /// Workers of this batch that have ended, however that was, and left something where other machines see it.

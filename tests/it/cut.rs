@@ -13,17 +13,16 @@ use crate::{many, postgres};
 const SOON: Duration = Duration::from_secs(90);
 
 fn one_by_one(desk: &Desk, folder: &str, url: &str) -> std::process::Command {
-    let mut command =
-        desk.command(&["work", "-o", folder, "--queue", url, "--batch", "spring", "--concurrency", "1"]);
-    command.env("NIGHTPRESS_SILENT_AFTER", "1s");
+    let mut command = desk.command(&["work", "--queue", url, "--batch", "spring", "--concurrency", "1"]);
+    std::fs::create_dir(desk.path(folder)).expect("creates");
+    command.current_dir(desk.path(folder)).env("NIGHTPRESS_SILENT_AFTER", "1s");
     command
 }
 
-fn images(desk: &Desk, folder: &str) -> Vec<String> {
-    let found = std::fs::read_dir(desk.path(folder).join("images")).into_iter().flatten().flatten();
-    let mut names: Vec<String> = found.map(|file| file.file_name().into_string().expect("UTF-8")).collect();
-    names.sort();
-    names
+/// The content of what stands there.
+fn images(desk: &Desk, folder: &str) -> Vec<Vec<u8>> {
+    let found = std::fs::read_dir(desk.path(folder).join("images")).expect("lists").flatten();
+    found.map(|file| std::fs::read(file.path()).expect("reads")).collect()
 }
 
 async fn seen(desk: &Desk, what: impl Fn(&[LogEntry]) -> bool) {
@@ -44,8 +43,9 @@ async fn a_worker_that_was_cut_off_and_comes_back_publishes_nothing_twice() {
     let simulator = Simulator::start(config).await.expect("starts");
     let desk = Desk { dir: tempfile::tempdir().expect("temp dir"), simulator };
     desk.write("m.jsonl", &many::manifest(1));
+    let place = format!("file://{}/shared", desk.dir.path().display());
     let load =
-        ["load", "m.jsonl", "-o", "one", "--provider", "simulator", "--queue", &url, "--batch", "spring"];
+        ["load", "m.jsonl", "-o", &place, "--provider", "simulator", "--queue", &url, "--batch", "spring"];
     desk.run(&load).await.ended(0);
     let cut_off = one_by_one(&desk, "one", wire.url()).spawn().expect("starts");
     seen(&desk, |log| log.len() == 1).await;
@@ -54,11 +54,13 @@ async fn a_worker_that_was_cut_off_and_comes_back_publishes_nothing_twice() {
     // The other takes the job over, while the first goes on: its answer comes to its end.
     seen(&desk, |log| log.len() == 2 && log[0].complete).await;
     desk.finish(other).await.ended(0).says("1 request lost (possibly billed)");
+    let published = images(&desk, "shared");
+    assert_eq!(published.len(), 1);
     wire.set(Way::Open);
     desk.finish(cut_off).await.ended(0).says("it goes on as a new one");
-    assert!(desk.read("one/nightpress.log").contains("lease lost"), "it was not counted");
-    assert_eq!(images(&desk, "two").len(), 1);
-    assert_eq!(images(&desk, "one"), [""; 0], "it published what it had lost");
+    assert!(desk.read("one/out/spring/nightpress.log").contains("lease lost"), "it was not counted");
+    assert_eq!(images(&desk, "shared"), published, "it published what it had lost");
+    assert!(!desk.path("shared/.spool").exists(), "it left what it had uploaded");
     let attempts = desk.run(&["show", "j0", "--json", "--queue", &url, "--batch", "spring"]).await.ended(0);
     assert_eq!(attempts.out.matches("\"outcome\": \"lost\"").count(), 1, "{}", attempts.out);
     assert_eq!(attempts.out.matches("\"outcome\": \"succeeded\"").count(), 1, "{}", attempts.out);

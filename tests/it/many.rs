@@ -1,6 +1,10 @@
 //! Many machines on one queue in PostgreSQL, as far as one machine with several folders can play them.
 
+use nightpress::job::CRASH_AT;
+use nightpress::simulator::{Simulator, SimulatorConfig};
+
 use crate::postgres;
+use crate::press::scenario;
 use crate::program::{Desk, Seen};
 
 /// A database of the test's own; `None` where there is no PostgreSQL, which is told.
@@ -86,4 +90,55 @@ async fn a_password_is_shown_nowhere() {
         assert!(!seen.err.contains("s3cr3t") && !seen.out.contains("s3cr3t"), "{}", seen.err);
     }
     assert_eq!(desk.sent(), 0);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_share_a_folder_leave_each_others_paid_answers_alone() {
+    let Some(url) = database() else { return };
+    let desk = Desk::new(vec![]).await;
+    desk.write("m.jsonl", &manifest(1));
+    let queue = ["--provider", "simulator", "--queue", &url];
+    for batch in ["spring", "autumn"] {
+        let load = [&["load", "m.jsonl", "-o", "here", "--batch", batch], &queue[..]].concat();
+        desk.run(&load).await.ended(0);
+    }
+    let work = |batch: &'static str| {
+        let mut command =
+            desk.command(&["work", "-o", "here", "--queue", &url, "--batch", batch, "--concurrency", "1"]);
+        command.env("NIGHTPRESS_SILENT_AFTER", "1s");
+        command
+    };
+    let died = work("spring").env(CRASH_AT, "settle_committed").spawn().expect("starts");
+    assert_eq!(desk.finish(died).await.code, None);
+    desk.finish(work("autumn").spawn().expect("starts")).await.ended(0);
+    desk.finish(work("spring").spawn().expect("starts")).await.ended(0);
+    assert_eq!(desk.sent(), 2, "what was paid was paid again");
+    assert_eq!(images(&desk, "here"), 2);
+    let spool = std::fs::read_dir(desk.path("here/spool")).expect("lists").count();
+    assert_eq!(spool, 0, "what its worker left is swept in the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_set_aside_of_the_cap_is_waited_for() {
+    let Some(url) = database() else { return };
+    let mut slow = scenario(vec![]);
+    slow.latency.median_ms = 2_000;
+    let config = SimulatorConfig { scenario: slow, ..SimulatorConfig::default() };
+    let simulator = Simulator::start(config).await.expect("starts");
+    let desk = Desk { dir: tempfile::tempdir().expect("temp dir"), simulator };
+    desk.write("m.jsonl", &manifest(2));
+    let load = ["load", "m.jsonl", "-o", "one", "--provider", "simulator", "--queue", &url];
+    desk.run(&[&load[..], &["--batch", "spring"]].concat()).await.ended(0);
+    // Enough for one request, which the first one has.
+    let work = |folder: &'static str| {
+        let args = ["work", "-o", folder, "--queue", &url, "--batch", "spring", "--max-cost", "0.1"];
+        desk.command(&args).spawn().expect("starts")
+    };
+    let first = work("one");
+    desk.requests(1).await;
+    desk.finish(work("two")).await.ended(3).says("--max-cost");
+    assert!(desk.simulator.log().entries[0].complete, "it ended though the money might have come back");
+    desk.finish(first).await.ended(3);
+    assert_eq!(desk.sent(), 1);
 }

@@ -1,8 +1,10 @@
 //! The protocol on a store in memory, and on `file://` where what matters is the disk.
 
 use std::fs;
+use std::time::Duration;
 
 use object_store::memory::InMemory;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{ObjectStoreExt as _, PutPayload};
 
 use super::*;
@@ -18,6 +20,15 @@ struct Fixture {
 
 fn record(content: &[u8]) -> Record {
     (content.len() as u64, Digest::of(content))
+}
+
+impl Bucket {
+    /// One to which an upload takes longer than any test waits.
+    pub(crate) fn that_never_answers(folder: RunFolder) -> Self {
+        let slow = ThrottleConfig { wait_put_per_call: Duration::from_secs(1_000_000), ..Default::default() };
+        let store: Arc<dyn ObjectStore> = Arc::new(ThrottledStore::new(InMemory::new(), slow));
+        Self::on("s3://studio/spring".parse().expect("an address"), folder, (Arc::clone(&store), store))
+    }
 }
 
 impl Fixture {

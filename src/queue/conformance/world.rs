@@ -18,24 +18,24 @@ use crate::queue::{
 
 /// Opens handles on one queue that is thrown away afterwards.
 #[async_trait]
-pub(in crate::queue) trait Bench: Send + Sync {
+pub(crate) trait Bench: Send + Sync {
     /// A further handle on the same queue.
     async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Queue>;
 }
 
-pub(in crate::queue) const NOON: Timestamp = Timestamp::from_ms(1_795_000_000_000);
+pub(crate) const NOON: Timestamp = Timestamp::from_ms(1_795_000_000_000);
 /// What the jobs of these tests set aside for a request.
-pub(in crate::queue) const RESERVED: Micros = Micros(67_000);
+pub(crate) const RESERVED: Micros = Micros(67_000);
 
-pub(in crate::queue) struct World {
-    pub(in crate::queue) queue: Arc<dyn Queue>,
-    pub(in crate::queue) clock: Arc<ManualClock>,
-    pub(in crate::queue) run: RunId,
-    pub(in crate::queue) worker: WorkerId,
-    pub(in crate::queue) lane: LaneId,
+pub(crate) struct World {
+    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) run: RunId,
+    pub(crate) worker: WorkerId,
+    pub(crate) lane: LaneId,
 }
 
-pub(in crate::queue) fn job(name: &str, ordinal: u64) -> NewJob {
+pub(crate) fn job(name: &str, ordinal: u64) -> NewJob {
     NewJob {
         job: Job {
             name: name.parse().unwrap(),
@@ -52,11 +52,11 @@ pub(in crate::queue) fn job(name: &str, ordinal: u64) -> NewJob {
     }
 }
 
-pub(in crate::queue) fn jobs(names: &[&str]) -> Vec<NewJob> {
+pub(crate) fn jobs(names: &[&str]) -> Vec<NewJob> {
     names.iter().zip(0..).map(|(name, ordinal)| job(name, ordinal)).collect()
 }
 
-pub(in crate::queue) fn reference(path: &str) -> Reference {
+pub(crate) fn reference(path: &str) -> Reference {
     Reference {
         path: PathBuf::from(path),
         digest: Digest::of(path.as_bytes()),
@@ -65,7 +65,7 @@ pub(in crate::queue) fn reference(path: &str) -> Reference {
     }
 }
 
-pub(in crate::queue) fn picture(n: u64) -> PlannedOutput {
+pub(crate) fn picture(n: u64) -> PlannedOutput {
     PlannedOutput {
         spool: format!("w/{n}.part"),
         media: MediaType::Png,
@@ -76,23 +76,23 @@ pub(in crate::queue) fn picture(n: u64) -> PlannedOutput {
     }
 }
 
-pub(in crate::queue) fn key(model: &str) -> LaneKey {
+pub(crate) fn key(model: &str) -> LaneKey {
     LaneKey { provider: Provider::Simulator, model: model.parse().unwrap(), key_id: "k1".to_owned() }
 }
 
 impl World {
-    pub(in crate::queue) async fn new(bench: &dyn Bench) -> Self {
+    pub(crate) async fn new(bench: &dyn Bench) -> Self {
         let clock = Arc::new(ManualClock::new(NOON));
         Self::with(bench, clock).await
     }
 
     /// Another process on the same queue.
-    pub(in crate::queue) async fn beside(&self, bench: &dyn Bench) -> Self {
+    pub(crate) async fn beside(&self, bench: &dyn Bench) -> Self {
         Self::with(bench, Arc::clone(&self.clock)).await
     }
 
     /// Another process that is given this one's handle.
-    pub(in crate::queue) async fn again(&self) -> Self {
+    pub(crate) async fn again(&self) -> Self {
         Self::on(Arc::clone(&self.queue), Arc::clone(&self.clock)).await
     }
 
@@ -101,7 +101,7 @@ impl World {
         Self::on(queue, clock).await
     }
 
-    async fn on(queue: Arc<dyn Queue>, clock: Arc<ManualClock>) -> Self {
+    pub(crate) async fn on(queue: Arc<dyn Queue>, clock: Arc<ManualClock>) -> Self {
         let start = RunStart { command: "run".to_owned(), version: "0".to_owned() };
         let run = queue.start_run(start).await.unwrap();
         let worker = queue.register_worker(worker_start(run)).await.unwrap();
@@ -109,11 +109,11 @@ impl World {
         Self { queue, clock, run, worker, lane }
     }
 
-    pub(in crate::queue) async fn load(&self, jobs: Vec<NewJob>) -> LoadDiff {
+    pub(crate) async fn load(&self, jobs: Vec<NewJob>) -> LoadDiff {
         self.load_by(LoadPolicy::default(), jobs).await
     }
 
-    pub(in crate::queue) async fn load_by(&self, policy: LoadPolicy, jobs: Vec<NewJob>) -> LoadDiff {
+    pub(crate) async fn load_by(&self, policy: LoadPolicy, jobs: Vec<NewJob>) -> LoadDiff {
         self.queue.stage(jobs).await.unwrap();
         let before = self.queue.staged_diff(policy).await.unwrap();
         let done = self.queue.apply_load(policy).await.unwrap();
@@ -121,7 +121,7 @@ impl World {
         done
     }
 
-    pub(in crate::queue) fn request(&self, permits: u32) -> ClaimRequest {
+    pub(crate) fn request(&self, permits: u32) -> ClaimRequest {
         ClaimRequest {
             worker: self.worker,
             run: self.run,
@@ -132,19 +132,19 @@ impl World {
         }
     }
 
-    pub(in crate::queue) async fn claim_with(&self, request: ClaimRequest) -> Claimed {
+    pub(crate) async fn claim_with(&self, request: ClaimRequest) -> Claimed {
         self.queue.claim(request).await.unwrap()
     }
 
-    pub(in crate::queue) async fn claim(&self, permits: u32) -> Vec<Claim> {
+    pub(crate) async fn claim(&self, permits: u32) -> Vec<Claim> {
         self.claim_with(self.request(permits)).await.claims
     }
 
-    pub(in crate::queue) async fn claim_one(&self) -> Claim {
+    pub(crate) async fn claim_one(&self) -> Claim {
         self.claim(1).await.pop().expect("a job is due")
     }
 
-    pub(in crate::queue) async fn settle(
+    pub(crate) async fn settle(
         &self,
         claim: &Claim,
         outcome: AttemptOutcome,
@@ -154,44 +154,44 @@ impl World {
     }
 
     /// Settles as succeeded with `n` images.
-    pub(in crate::queue) async fn plan(&self, claim: &Claim, n: u64) -> Publication {
+    pub(crate) async fn plan(&self, claim: &Claim, n: u64) -> Publication {
         let files = (1..=n).map(picture).collect();
         self.settle(claim, AttemptOutcome::Succeeded, Next::Publish(files)).await.unwrap()
     }
 
     /// From claim to success.
-    pub(in crate::queue) async fn finish(&self, claim: &Claim) -> Publication {
+    pub(crate) async fn finish(&self, claim: &Claim) -> Publication {
         let publication = self.plan(claim, 1).await;
         self.queue.published(claim.job, claim.epoch).await.unwrap();
         publication
     }
 
-    pub(in crate::queue) async fn row(&self, name: &str) -> JobRow {
+    pub(crate) async fn row(&self, name: &str) -> JobRow {
         self.queue.job(&name.parse().unwrap()).await.unwrap().expect("the job exists")
     }
 
-    pub(in crate::queue) async fn state(&self, name: &str) -> JobState {
+    pub(crate) async fn state(&self, name: &str) -> JobState {
         self.row(name).await.state
     }
 
-    pub(in crate::queue) async fn all(&self) -> Vec<JobRow> {
+    pub(crate) async fn all(&self) -> Vec<JobRow> {
         self.queue.jobs(&JobFilter::default(), None, 10_000).await.unwrap()
     }
 
-    pub(in crate::queue) async fn outcomes(&self, job: JobId) -> Vec<AttemptOutcome> {
+    pub(crate) async fn outcomes(&self, job: JobId) -> Vec<AttemptOutcome> {
         let rows = self.queue.attempts(Some(job), None, 100).await.unwrap();
         rows.iter().map(|row| row.outcome).collect()
     }
 }
 
-pub(in crate::queue) fn worker_start(run: RunId) -> WorkerStart {
+pub(crate) fn worker_start(run: RunId) -> WorkerStart {
     // Unique in the queue, and the tests need no randomness for it.
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     WorkerStart { run, token: format!("w{n}"), host: "here".to_owned(), pid: 1 }
 }
 
-pub(in crate::queue) fn settlement(claim: &Claim, outcome: AttemptOutcome, next: Next) -> Settlement {
+pub(crate) fn settlement(claim: &Claim, outcome: AttemptOutcome, next: Next) -> Settlement {
     let billed = matches!(outcome, AttemptOutcome::Succeeded | AttemptOutcome::NoImage);
     let cost = billed.then_some(Micros(50_000));
     Settlement {
@@ -209,20 +209,20 @@ pub(in crate::queue) fn settlement(claim: &Claim, outcome: AttemptOutcome, next:
     }
 }
 
-pub(in crate::queue) fn lost<T>(result: &Result<T, QueueError>) -> bool {
+pub(crate) fn lost<T>(result: &Result<T, QueueError>) -> bool {
     matches!(result, Err(QueueError::LeaseLost { .. }))
 }
 
-pub(in crate::queue) fn stale(claim: &Claim) -> Claim {
+pub(crate) fn stale(claim: &Claim) -> Claim {
     Claim { epoch: Epoch(claim.epoch.0 + 1000), ..claim.clone() }
 }
 
-pub(in crate::queue) fn named(names: &[&str]) -> Selection {
+pub(crate) fn named(names: &[&str]) -> Selection {
     Selection { names: names.iter().map(|name| name.parse().unwrap()).collect(), states: vec![] }
 }
 
 impl World {
-    pub(in crate::queue) fn clock_now(&self) -> Timestamp {
+    pub(crate) fn clock_now(&self) -> Timestamp {
         self.clock.now()
     }
 }
