@@ -97,9 +97,9 @@ async fn a_password_is_shown_nowhere() {
 async fn batches_that_share_a_folder_leave_each_others_paid_answers_alone() {
     let Some(url) = database() else { return };
     let desk = Desk::new(vec![]).await;
-    desk.write("m.jsonl", &manifest(1));
     let queue = ["--provider", "simulator", "--queue", &url];
     for batch in ["spring", "autumn"] {
+        desk.write("m.jsonl", &format!("{{\"prompt\":\"{batch}\"}}"));
         let load = [&["load", "m.jsonl", "-o", "here", "--batch", batch], &queue[..]].concat();
         desk.run(&load).await.ended(0);
     }
@@ -112,6 +112,8 @@ async fn batches_that_share_a_folder_leave_each_others_paid_answers_alone() {
     let died = work("spring").env(CRASH_AT, "settle_committed").spawn().expect("starts");
     assert_eq!(desk.finish(died).await.code, None);
     desk.finish(work("autumn").spawn().expect("starts")).await.ended(0);
+    desk.finish(work("spring").spawn().expect("starts")).await.ended(2).says("Choose its batch with --batch");
+    std::fs::remove_file(desk.path("here/attempts.csv")).expect("removes");
     desk.finish(work("spring").spawn().expect("starts")).await.ended(0);
     assert_eq!(desk.sent(), 2, "what was paid was paid again");
     assert_eq!(images(&desk, "here"), 2);
