@@ -137,6 +137,9 @@ pub(super) enum HeldBy {
 pub struct Lane {
     pub(super) images_per_minute: Option<u32>,
     pub(super) limit: Limit,
+    /// What was found out before a limit was given, and when somebody who was given this one last asked.
+    pub(super) found_out: Option<Limit>,
+    pub(super) given_at: Instant,
     pub(super) sends: Sends,
     pub(super) closure: Closure,
     pub(super) ceiling: Ceiling,
@@ -175,6 +178,8 @@ impl Lane {
         Self {
             images_per_minute: limits.images_per_minute,
             limit,
+            found_out: None,
+            given_at: now,
             sends: Sends::default(),
             closure: Closure::new(),
             ceiling: Ceiling::new(limits.in_flight, limits.in_flight_max, found),

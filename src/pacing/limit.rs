@@ -187,9 +187,9 @@ impl Limit {
         self.confidence
     }
 
-    /// Whether it is a person's own, of so many.
-    pub(super) fn is_given(&self, per_minute: u32) -> bool {
-        self.source == Source::Given && whole(self.most) == whole(Self::given(per_minute).most)
+    /// What a person gave, if it is that.
+    pub(super) fn given_per_minute(&self) -> Option<u32> {
+        (self.source == Source::Given).then(|| whole(self.most))
     }
 
     /// A search that quick answers clock.

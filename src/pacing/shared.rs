@@ -23,6 +23,10 @@ const SENDS_APART: Duration = Duration::from_millis(250);
 /// A lane that works tells how it is at least so often: who hears of no success for long takes it for an outage.
 const SUCCESS_EVERY: Duration = Duration::from_secs(60);
 
+/// A limit that one worker was given holds for all until nobody who was given it has asked for this long: longer than
+/// a request takes, for which a worker may ask nothing.
+const GIVEN_FOR: Duration = Duration::from_secs(150);
+
 /// What a worker brings to a lane that it shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Share {
@@ -69,6 +73,8 @@ pub struct Logged {
 #[derive(Serialize, Deserialize)]
 struct Kept {
     limit: Limit<i64>,
+    found_out: Option<Limit<i64>>,
+    given_at: i64,
     closure: Closure<i64>,
     found: Option<Found>,
     refusals: VecDeque<Refusal<i64>>,
@@ -96,6 +102,8 @@ impl Lane {
         };
         let kept = Kept {
             limit: self.limit.clone().with_times(from_now),
+            found_out: self.found_out.clone().map(|limit| limit.with_times(from_now)),
+            given_at: from_now(self.given_at),
             closure: self.closure.clone().with_times(from_now),
             found: self.ceiling.found,
             refusals: self.ceiling.refusals.iter().map(|one| one.with_times(from_now)).collect(),
@@ -146,11 +154,8 @@ impl Lane {
             let apart = Duration::from_micros(micros.unsigned_abs());
             if micros < 0 { then.checked_sub(apart).unwrap_or(then) } else { then + apart }
         };
-        let limit = kept.limit.with_times(time);
-        // Who is given a limit goes by it; who is not, never by one that another was given.
-        if lane.is_given_as(&limit) {
-            lane.limit = limit;
-        }
+        let found_out = kept.found_out.map(|limit| limit.with_times(time));
+        lane.recall_limit((kept.limit.with_times(time), time(kept.given_at)), found_out, now);
         lane.closure = kept.closure.with_times(time);
         lane.ceiling.found = kept.found;
         lane.ceiling.refusals = kept.refusals.into_iter().map(|one| one.with_times(time)).collect();
@@ -273,10 +278,19 @@ impl Lane {
         }
     }
 
-    fn is_given_as(&self, kept: &Limit) -> bool {
-        match (self.limit.source, kept.source) {
-            (super::Source::Given, _) => kept.is_given(super::limit::whole(self.limit.per_minute())),
-            (_, source) => source != super::Source::Given,
-        }
+    /// The limit as all know it: the smallest that one of the workers was given, or what was found out where none was
+    /// given any. What was found out stays for those who come after.
+    fn recall_limit(&mut self, (limit, given_at): (Limit, Instant), found_out: Option<Limit>, now: Instant) {
+        let own = self.limit.given_per_minute();
+        let others = limit.given_per_minute().filter(|_| now.saturating_duration_since(given_at) < GIVEN_FOR);
+        let given = own.into_iter().chain(others).min();
+        (self.limit, self.found_out) = match (given, limit.given_per_minute()) {
+            (None, None) => (limit, None),
+            (None, Some(_)) => (found_out.unwrap_or_else(|| self.limit.clone()), None),
+            (Some(given), Some(kept)) if given == kept => (limit, found_out),
+            (Some(given), Some(_)) => (Limit::given(given), found_out),
+            (Some(given), None) => (Limit::given(given), Some(limit)),
+        };
+        self.given_at = if own == given { now } else { given_at };
     }
 }

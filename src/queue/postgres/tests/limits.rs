@@ -75,8 +75,8 @@ impl Worker {
 
 #[tokio::test]
 async fn the_total_never_passes_the_limit_whoever_joins_or_dies() {
-    let Some(schema) = Schema::new() else { return };
     for per_minute in [7, 60, 240] {
+        let Some(schema) = Schema::new() else { return };
         let first = World::new(&schema).await;
         let clock = Arc::clone(&first.clock);
         let tag = format!("r{per_minute}");
@@ -277,4 +277,39 @@ async fn images_beyond_the_first_of_an_answer_count_for_all() {
     assert!(claim(&other, 1, share).await.claims.is_empty(), "the minute's images are made");
     one.clock.advance(Duration::from_secs(7));
     assert_eq!(claim(&other, 1, share).await.claims.len(), 1);
+}
+
+/// Claims each second for so long, as these workers do in turn; how many there were.
+async fn each_second(worlds: &[(&World, Share)], seconds: u64) -> usize {
+    let mut claims = 0;
+    for _ in 0..seconds {
+        for (world, share) in worlds {
+            claims += claim(world, 50, *share).await.claims.len();
+        }
+        worlds[0].0.clock.advance(Duration::from_secs(1));
+    }
+    claims
+}
+
+#[tokio::test]
+async fn a_limit_that_one_was_given_holds_for_all_as_long_as_he_works() {
+    let Some(schema) = Schema::new() else { return };
+    let told = World::new(&schema).await;
+    told.load((0..2_000).map(|n| new_job(&format!("j{n}"), n)).collect()).await;
+    let untold = told.beside(&schema).await;
+    // What is found out before is kept for later.
+    let first = claim(&untold, 1, UNKNOWN).await.claims;
+    let stated = End::Refused(Hints { wait: None, per_minute: Some(30) });
+    self::told(&untold, &first[0], stated, UNKNOWN).await;
+    told.clock.advance(Duration::from_secs(120));
+    let both = [(&told, given(12)), (&untold, UNKNOWN)];
+    let sent = each_second(&both, 300).await;
+    assert!((55..=60).contains(&sent), "{sent} in 5 minutes at 12 a minute");
+    // The smallest holds.
+    let sent = each_second(&[(&told, given(12)), (&untold, given(600))], 300).await;
+    assert!((55..=60).contains(&sent), "{sent} in 5 minutes at 12 a minute");
+    // Who was given it has left: after a while the others go by what they know.
+    each_second(&[(&untold, UNKNOWN)], 240).await;
+    let sent = each_second(&[(&untold, UNKNOWN)], 300).await;
+    assert!((120..=155).contains(&sent), "{sent} in 5 minutes at 30 a minute");
 }
