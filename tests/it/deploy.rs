@@ -57,6 +57,11 @@ fn what_kubernetes_runs_is_known_and_has_time_to_drain() {
     assert_eq!(grace, Some("2m"));
     assert!(pod["terminationGracePeriodSeconds"].as_u64().expect("seconds") > 120);
     assert!(job["spec"].get("completions").is_none(), "a worker that finds nothing ends the Job");
+    let rules = job["spec"]["podFailurePolicy"]["rules"].as_array().expect("rules");
+    let fails: Vec<_> = rules.iter().filter(|rule| rule["action"] == "FailJob").collect();
+    let codes = fails[0]["onExitCodes"]["values"].as_array().expect("codes");
+    let codes: Vec<_> = codes.iter().filter_map(|code| code.as_i64()).collect();
+    assert_eq!((fails.len(), codes), (1, vec![1, 2]), "one drained pod (3) must not end the others");
 }
 
 #[test]
