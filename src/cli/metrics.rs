@@ -1,8 +1,8 @@
 //! `--listen`: `/healthz` for whoever restarts what is not well, `/metrics` for Prometheus.
 //!
-//! Figures of the batch come from the queue, those of this process from the board. Names follow
-//! Prometheus' conventions: base units, `_total` for counters, nothing that can be computed from
-//! the rest.
+//! Figures of the batch come from the queue and carry its name, since all of its workers tell the same; those of
+//! this process come from the board, also while the queue is away. Names follow Prometheus' conventions
+//! (<https://prometheus.io/docs/practices/naming/>, 2026-11): base units, `_total` for what only ever grows.
 
 use std::fmt::{self, Write as _};
 use std::future::IntoFuture as _;
@@ -26,12 +26,16 @@ use crate::queue::{Queue, Tally};
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// A queue that does not answer for so long is not well.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Seconds.
+const MINUTE: f64 = 60.0;
 
 /// What can be watched from outside.
 #[derive(Clone)]
-struct Sources {
-    queue: Arc<dyn Queue>,
-    board: Arc<Board>,
+pub(super) struct Sources {
+    pub(super) queue: Arc<dyn Queue>,
+    pub(super) board: Arc<Board>,
+    /// The batch's name.
+    pub(super) batch: String,
 }
 
 /// A listener that has its port.
@@ -42,11 +46,11 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Takes the port; an error if it is taken.
-    pub(super) async fn bind(addr: SocketAddr, queue: Arc<dyn Queue>, board: Arc<Board>) -> Result<Self> {
+    pub(super) async fn bind(addr: SocketAddr, sources: Sources) -> Result<Self> {
         let listener = TcpListener::bind(addr).await.with_context(|| {
             format!("cannot listen on {addr} (--listen); choose another port, or leave it out")
         })?;
-        Ok(Self { listener, sources: Sources { queue, board } })
+        Ok(Self { listener, sources })
     }
 
     /// Where it listens: with the port that it got.
@@ -84,43 +88,21 @@ async fn healthz(State(sources): State<Sources>) -> Response {
 }
 
 async fn metrics(State(sources): State<Sources>) -> Response {
-    match tally(&sources).await {
-        Ok(tally) => {
-            let text = text(&tally, &sources.board.state());
-            ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response()
-        }
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why).into_response(),
-    }
+    let tally = tally(&sources).await.ok();
+    let text = text((&sources.batch, tally.as_ref()), &sources.board.state());
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response()
 }
 
-/// Everything, in Prometheus' text format.
-fn text(tally: &Tally, state: &board::State) -> String {
+/// Everything, in Prometheus' text format; `tally` where the queue can be read.
+fn text((batch, tally): (&str, Option<&Tally>), state: &board::State) -> String {
     let mut page = Page::default();
-    page.family("nightpress_jobs", "gauge", "Jobs of the batch by state.");
-    for job_state in JobState::ALL {
-        page.sample("nightpress_jobs", &[("state", job_state.as_str())], tally.jobs_in(*job_state));
+    page.family("nightpress_build_info", "gauge", "The program's version.");
+    page.sample("nightpress_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.family("nightpress_queue_up", "gauge", "Whether the queue can be read.");
+    page.sample("nightpress_queue_up", &[("batch", batch)], u8::from(tally.is_some()));
+    if let Some(tally) = tally {
+        batch_figures(&mut page, batch, tally);
     }
-    page.family("nightpress_requests_total", "counter", "Requests of the batch that ended, by outcome.");
-    for outcome in AttemptOutcome::ALL.iter().filter(|outcome| **outcome != AttemptOutcome::Sent) {
-        let labels = [("outcome", outcome.as_str())];
-        page.sample("nightpress_requests_total", &labels, tally.attempts_with(*outcome));
-    }
-    page.family("nightpress_images_total", "counter", "Images of the batch that were published.");
-    page.sample("nightpress_images_total", &[], tally.images);
-    page.family(
-        "nightpress_tokens_total",
-        "counter",
-        "Tokens of the batch by kind, as the API reports them.",
-    );
-    let usage = &tally.usage;
-    let kinds = [("prompt", usage.prompt), ("candidates", usage.candidates), ("thoughts", usage.thoughts)];
-    for (kind, tokens) in kinds {
-        page.sample("nightpress_tokens_total", &[("kind", kind)], tokens.unwrap_or(0));
-    }
-    page.family("nightpress_cost_usd_total", "counter", "Known cost of the batch by list prices.");
-    page.sample("nightpress_cost_usd_total", &[], Dollars(tally.cost));
-    page.family("nightpress_cost_at_most_usd", "gauge", "Known cost, and what may have been spent besides.");
-    page.sample("nightpress_cost_at_most_usd", &[], Dollars(tally.cost_at_most));
     page.family("nightpress_requests_in_flight", "gauge", "Requests of this process on their way.");
     page.sample("nightpress_requests_in_flight", &[], state.running.len());
     page.family("nightpress_leases_lost_total", "counter", "Jobs of this process that another took over.");
@@ -129,10 +111,47 @@ fn text(tally: &Tally, state: &board::State) -> String {
     page.0
 }
 
+fn batch_figures(page: &mut Page, batch: &str, tally: &Tally) {
+    let of_batch = [("batch", batch)];
+    page.family("nightpress_jobs", "gauge", "Jobs of the batch by state.");
+    for job_state in JobState::ALL {
+        let labels = [("batch", batch), ("state", job_state.as_str())];
+        page.sample("nightpress_jobs", &labels, tally.jobs_in(*job_state));
+    }
+    page.family("nightpress_requests_total", "counter", "Requests of the batch that ended, by outcome.");
+    for outcome in AttemptOutcome::ALL.iter().filter(|outcome| **outcome != AttemptOutcome::Sent) {
+        let labels = [("batch", batch), ("outcome", outcome.as_str())];
+        page.sample("nightpress_requests_total", &labels, tally.attempts_with(*outcome));
+    }
+    // One that is made again replaces the old one.
+    page.family("nightpress_images", "gauge", "Images of the batch that are published.");
+    page.sample("nightpress_images", &of_batch, tally.images);
+    page.family(
+        "nightpress_tokens_total",
+        "counter",
+        "Tokens of the batch by kind, as the API reports them.",
+    );
+    let usage = &tally.usage;
+    let kinds = [("prompt", usage.prompt), ("candidates", usage.candidates), ("thoughts", usage.thoughts)];
+    for (kind, tokens) in kinds {
+        page.sample("nightpress_tokens_total", &[("batch", batch), ("kind", kind)], tokens.unwrap_or(0));
+    }
+    page.family("nightpress_cost_usd_total", "counter", "Known cost of the batch by list prices.");
+    page.sample("nightpress_cost_usd_total", &of_batch, Dollars(tally.cost));
+    page.family("nightpress_cost_at_most_usd", "gauge", "Known cost, and what may have been spent besides.");
+    page.sample("nightpress_cost_at_most_usd", &of_batch, Dollars(tally.cost_at_most));
+}
+
 fn lanes(page: &mut Page, state: &board::State) {
     let families: [(&str, &str); 4] = [
-        ("nightpress_lane_requests_per_minute", "Requests of this process in the last minute."),
-        ("nightpress_lane_limit_per_minute", "The limit that is believed, and where that comes from."),
+        (
+            "nightpress_lane_requests_per_second",
+            "Requests of the lane that left in the last minute, a second.",
+        ),
+        (
+            "nightpress_lane_limit_requests_per_second",
+            "The limit that is believed, and where that comes from.",
+        ),
         ("nightpress_lane_in_flight", "Requests of this process on their way."),
         ("nightpress_lane_closed_seconds", "How long the lane is still closed."),
     ];
@@ -143,10 +162,12 @@ fn lanes(page: &mut Page, state: &board::State) {
             let labels = [("model", lane.model.as_str()), ("key", key), ("source", lane.source.as_str())];
             let (plain, sourced) = (labels.get(..2).unwrap_or_default(), labels.as_slice());
             match name {
-                "nightpress_lane_requests_per_minute" => page.sample(name, plain, lane.state.rate_per_minute),
-                "nightpress_lane_limit_per_minute" => {
+                "nightpress_lane_requests_per_second" => {
+                    page.sample(name, plain, f64::from(lane.state.rate_per_minute) / MINUTE);
+                }
+                "nightpress_lane_limit_requests_per_second" => {
                     if let Some(limit) = lane.state.limit_per_minute {
-                        page.sample(name, sourced, limit);
+                        page.sample(name, sourced, limit / MINUTE);
                     }
                 }
                 "nightpress_lane_in_flight" => page.sample(name, plain, lane.state.in_flight),
@@ -203,11 +224,12 @@ mod tests {
         board.event(&Event::LeaseLost { job });
         let tally =
             Tally { jobs: [(JobState::Succeeded, 3)].into(), cost: Micros(1_250_001), ..Tally::default() };
-        let text = text(&tally, &board.state());
+        let text = super::text(("spring", Some(&tally)), &board.state());
         for line in [
-            "nightpress_jobs{state=\"succeeded\"} 3",
-            "nightpress_jobs{state=\"failed\"} 0",
-            "nightpress_cost_usd_total 1.250001",
+            "nightpress_jobs{batch=\"spring\",state=\"succeeded\"} 3",
+            "nightpress_jobs{batch=\"spring\",state=\"failed\"} 0",
+            "nightpress_cost_usd_total{batch=\"spring\"} 1.250001",
+            "nightpress_queue_up{batch=\"spring\"} 1",
             "nightpress_leases_lost_total 1",
             "# TYPE nightpress_requests_total counter",
         ] {
@@ -218,6 +240,12 @@ mod tests {
             assert!(text.contains(&format!("# TYPE {name} ")), "{line}");
             assert!(line.rsplit(' ').next().is_some_and(|value| value.parse::<f64>().is_ok()), "{line}");
         }
+        let away = super::text(("spring", None), &board.state());
+        assert!(away.contains("nightpress_queue_up{batch=\"spring\"} 0\n"), "{away}");
+        assert!(
+            away.contains("nightpress_leases_lost_total 1\n") && !away.contains("nightpress_jobs"),
+            "{away}"
+        );
         let mut page = Page::default();
         page.sample("a", &[("b", "c\"d\\e\nf"), ("g", "h")], 1);
         assert_eq!(page.0, "a{b=\"c\\\"d\\\\e\\nf\",g=\"h\"} 1\n");

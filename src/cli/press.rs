@@ -16,7 +16,7 @@ use super::at_once::{Means, at_once};
 use super::board::{Board, Start};
 use super::closing::{self, Closing};
 use super::exit::{Exit, ScopeEnd, UNSUCCESSFUL};
-use super::metrics::Watched;
+use super::metrics::{Sources, Watched};
 use super::progress::{self, Style};
 use super::session::Session;
 use super::settings::{SendSettings, Settings};
@@ -42,6 +42,8 @@ pub(super) struct Press {
     pub(super) session: Session,
     pub(super) results: Results,
     pub(super) queue: Arc<dyn Queue>,
+    /// The batch's name.
+    pub(super) batch: String,
     pub(super) settings: Settings,
     /// `run` or `work`.
     pub(super) command: &'static str,
@@ -94,7 +96,9 @@ impl Press {
     /// Takes the port for health and metrics, where one is asked for.
     async fn watched(&self, board: &Arc<Board>) -> Result<Option<Watched>> {
         let Some(addr) = self.settings.send.listen else { return Ok(None) };
-        let watched = Watched::bind(addr, Arc::clone(&self.queue), Arc::clone(board)).await?;
+        let (queue, batch) = (Arc::clone(&self.queue), self.batch.clone());
+        let sources = Sources { queue, board: Arc::clone(board), batch };
+        let watched = Watched::bind(addr, sources).await?;
         if let Some(addr) = watched.addr().filter(|_| !self.settings.voice.quiet) {
             self.session.terminal.note(&format!("health and metrics at http://{addr}/healthz and /metrics"));
         }

@@ -37,6 +37,12 @@ pub(super) struct Database {
 }
 
 impl Site {
+    /// What the batch is called: without a database as its folder is.
+    pub(super) fn batch_name(&self) -> String {
+        let in_database = self.database.as_ref().map(|database| database.batch.clone());
+        in_database.or_else(|| name_of(&self.folder)).unwrap_or_default()
+    }
+
     /// Of a command that has a manifest. A batch without a name is called as its folder is.
     pub(super) fn of_manifest(
         args: &FolderArgs,

@@ -34,18 +34,18 @@ pub(in crate::cli) async fn run(session: Session, args: RunArgs) -> Result<Exit>
         voice: settings.voice,
     };
     let (queue, results) = load(&session, &site, what).await?;
-    let exit = press(session, results, (Arc::clone(&queue), settings), api).await;
+    let exit = press(session, (results, site.batch_name()), (Arc::clone(&queue), settings), api).await;
     queue.close().await;
     exit
 }
 
 async fn press(
     session: Session,
-    results: Results,
+    (results, batch): (Results, String),
     (queue, settings): (Arc<dyn Queue>, Settings),
     api: Api,
 ) -> Result<Exit> {
     logging::start(results.folder(), api.keys(), settings.voice.verbose, &session.terminal)?;
     let api = api.start().await?;
-    Press { session, results, queue, settings, command: "run", forever: false }.run(api).await
+    Press { session, results, queue, batch, settings, command: "run", forever: false }.run(api).await
 }

@@ -51,7 +51,8 @@ async fn press(
     check_cap(queue.as_ref(), &settings).await?;
     logging::start(&site.folder, api.keys(), settings.voice.verbose, &session.terminal)?;
     let api = api.start().await?;
-    Press { session, results, queue, settings, command: "work", forever }.run(api).await
+    let batch = site.batch_name();
+    Press { session, results, queue, batch, settings, command: "work", forever }.run(api).await
 }
 
 /// A cap on cost says nothing about a model without a price.
