@@ -204,6 +204,11 @@ fn points() -> impl Iterator<Item = CrashPoint> {
     CrashPoint::ALL.iter().copied().skip(begins.expect("there"))
 }
 
+/// Whoever works comes by, also where nothing is left to do.
+fn is_always_met(point: CrashPoint) -> bool {
+    ["worker_registered", "swept", "before_claim", "run_ended", "worker_retired"].contains(&point.name())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_four_machines_dies_at_every_step_and_the_others_finish() {
     let Some(server) = postgres::shared() else { return };
@@ -215,7 +220,8 @@ async fn one_of_four_machines_dies_at_every_step_and_the_others_finish() {
         let others: Vec<Process> = (1..MACHINES).map(|machine| studio.work(machine)).collect();
         // The others may have been faster, so that it never came by.
         let dead = dying.end().await;
-        let is_right = dead.status.signal() == Some(SIGABRT) || dead.status.code() == Some(0);
+        let has_died = dead.status.signal() == Some(SIGABRT);
+        let is_right = has_died || (dead.status.code() == Some(0) && !is_always_met(point));
         assert!(is_right, "{}: {}", studio.case, String::from_utf8_lossy(&dead.stderr));
         for other in others {
             let output = other.end().await;
@@ -223,8 +229,11 @@ async fn one_of_four_machines_dies_at_every_step_and_the_others_finish() {
         }
         studio.finish().await;
         studio.check_books().await;
+        has_died
     });
-    futures_util::stream::iter(cases).buffer_unordered(BESIDE).collect::<Vec<()>>().await;
+    let died: Vec<bool> = futures_util::stream::iter(cases).buffer_unordered(BESIDE).collect().await;
+    let deaths = died.iter().filter(|died| **died).count();
+    assert!(deaths >= 10, "{deaths} of {} came by their point", died.len());
 }
 
 /// Prints a batch whose machines are killed now and then, one or all, and whose database goes down at once.

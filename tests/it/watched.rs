@@ -45,9 +45,7 @@ async fn health_and_metrics_are_served_while_it_works() {
     drop(told);
     assert!(health.starts_with("HTTP/1.1 200 OK") && health.ends_with("ok\n"), "{health}");
     assert!(metrics.contains("text/plain; version=0.0.4"), "{metrics}");
-    for line in
-        ["nightpress_jobs{batch=\"m\",state=\"running\"} 3", "nightpress_requests_in_flight 3"]
-    {
+    for line in ["nightpress_jobs{batch=\"m\",state=\"running\"} 3", "nightpress_requests_in_flight 3"] {
         assert!(metrics.contains(line), "{metrics}");
     }
 }
