@@ -23,8 +23,8 @@ const TURN_ALONE: i32 = 2;
 const PROMOTED_MAX: &str = "1000";
 
 /// Holds off whoever would declare this worker dead until the transaction has ended: what it leases is then
-/// seen by its heir. $1 worker.
-const ALIVE: &str = "SELECT worker FROM worker WHERE worker = $1 AND ended_at IS NULL FOR SHARE";
+/// seen by its heir. A heartbeat passes: it changes no key. $1 worker.
+const ALIVE: &str = "SELECT worker FROM worker WHERE worker = $1 AND ended_at IS NULL FOR KEY SHARE";
 
 /// $1 batch, $2 now. What others promote at this moment is left to them. A job that was snoozed in what is
 /// now the future is due too: the clock went back, nobody knows how far.

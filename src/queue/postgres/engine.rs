@@ -1,10 +1,11 @@
-//! The engine's tasks: one that writes, some that read. Callers send commands; the writer takes all claims,
+//! The engine's tasks: one that writes, one for heartbeats, some that read. Callers send commands; the writer takes all claims,
 //! settlements and publications that are ready and runs them as sets in one transaction, so that what a
 //! round trip and a commit cost is paid once for all (group commit). Everything else has a transaction of
 //! its own. Nothing here is stopped by a caller that goes away.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -20,6 +21,9 @@ use crate::queue::{ClaimRequest, Claimed, Publication, QueueError, Settlement};
 const COMMANDS_PER_COMMIT_MAX: usize = 256;
 /// Most commands that wait for the engine; callers beyond it wait for their turn.
 const COMMANDS_WAITING_MAX: usize = 1024;
+
+/// Claims that others were in the way of come again after this.
+const LOCKED_PAUSE: Duration = Duration::from_millis(500);
 
 type Reply<T> = oneshot::Sender<Result<T, QueueError>>;
 
@@ -52,7 +56,7 @@ where
             let result = match self.way {
                 Way::Write(extent) => link.transact(extent, self.run).await,
                 Way::Read => link.read(self.run).await,
-                Way::LookUp => link.look_up(self.run).await,
+                Way::LookUp => link.look_up(Extent::Some, self.run).await,
             };
             // A caller that has gone away does not want to know.
             drop(self.reply.send(result));
@@ -73,6 +77,7 @@ enum Command {
 pub(super) struct Commands {
     writer: mpsc::Sender<Command>,
     readers: mpsc::Sender<Box<dyn Task>>,
+    pulse: mpsc::Sender<Box<dyn Task>>,
 }
 
 impl std::fmt::Debug for Commands {
@@ -84,18 +89,22 @@ impl std::fmt::Debug for Commands {
 /// The engine's ends.
 pub(super) struct Inboxes {
     writer: mpsc::Receiver<Command>,
-    readers: Reads,
+    readers: Tasks,
+    pulse: Tasks,
 }
 
-/// What all readers share: each takes the next one.
+/// What all connections for one purpose share: each takes the next one.
 #[derive(Clone)]
-pub(super) struct Reads(Arc<Mutex<mpsc::Receiver<Box<dyn Task>>>>);
+pub(super) struct Tasks(Arc<Mutex<mpsc::Receiver<Box<dyn Task>>>>);
 
 /// The channels between callers and engine.
 pub(super) fn channels() -> (Commands, Inboxes) {
     let (writer, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
     let (readers, reads) = mpsc::channel(COMMANDS_WAITING_MAX);
-    (Commands { writer, readers }, Inboxes { writer: commands, readers: Reads(Arc::new(Mutex::new(reads))) })
+    let (pulse, beats) = mpsc::channel(COMMANDS_WAITING_MAX);
+    let tasks = |tasks| Tasks(Arc::new(Mutex::new(tasks)));
+    let inboxes = Inboxes { writer: commands, readers: tasks(reads), pulse: tasks(beats) };
+    (Commands { writer, readers, pulse }, inboxes)
 }
 
 impl Commands {
@@ -116,10 +125,16 @@ impl Commands {
         T: Send + 'static,
         F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + Sync + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.readers.send(Box::new(Work { way, run: work, reply })).await;
-        sent.map_err(|_| QueueError::Closed)?;
-        answer.await.map_err(|_| QueueError::Closed)?
+        ask(&self.readers, way, work).await
+    }
+
+    /// Runs statements on the connection that is there for heartbeats alone.
+    pub(super) async fn beat<T, F>(&self, work: F) -> Result<T, QueueError>
+    where
+        T: Send + 'static,
+        F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + Sync + 'static,
+    {
+        ask(&self.pulse, Way::LookUp, work).await
     }
 
     pub(super) async fn settle(&self, settlement: Settlement) -> Result<Publication, QueueError> {
@@ -152,10 +167,26 @@ impl Commands {
     }
 }
 
+async fn ask<T, F>(tasks: &mpsc::Sender<Box<dyn Task>>, way: Way, work: F) -> Result<T, QueueError>
+where
+    T: Send + 'static,
+    F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + Sync + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let sent = tasks.send(Box::new(Work { way, run: work, reply })).await;
+    sent.map_err(|_| QueueError::Closed)?;
+    answer.await.map_err(|_| QueueError::Closed)?
+}
+
 impl Inboxes {
     /// One more reader's end.
-    pub(super) fn reads(&self) -> Reads {
+    pub(super) fn reads(&self) -> Tasks {
         self.readers.clone()
+    }
+
+    /// The end for heartbeats.
+    pub(super) fn pulse(&self) -> Tasks {
+        self.pulse.clone()
     }
 
     /// Writes until all callers are gone or one of them closes the queue.
@@ -179,10 +210,10 @@ impl Inboxes {
     }
 }
 
-/// Reads until the queue is closed.
-pub(super) async fn serve_reads(Reads(reads): Reads, mut link: Link, closing: CancellationToken) {
+/// Does one after the other until the queue is closed.
+pub(super) async fn serve_tasks(Tasks(tasks): Tasks, mut link: Link, closing: CancellationToken) {
     loop {
-        let next = async { reads.lock().await.recv().await };
+        let next = async { tasks.lock().await.recv().await };
         let task = tokio::select! {
             biased;
             () = closing.cancelled() => break,
@@ -191,8 +222,8 @@ pub(super) async fn serve_reads(Reads(reads): Reads, mut link: Link, closing: Ca
         let Some(task) = task else { break };
         task.run(&mut link).await;
     }
-    reads.lock().await.close();
-    while let Ok(task) = reads.lock().await.try_recv() {
+    tasks.lock().await.close();
+    while let Ok(task) = tasks.lock().await.try_recv() {
         drop(task);
     }
     link.close().await;
@@ -279,6 +310,12 @@ impl Sets {
         settle.chain(published).chain(claim)
     }
 
+    /// What ends, and what begins.
+    fn split(&self) -> (Self, Self) {
+        let claim = Self { claim: self.claim.clone(), ..Self::default() };
+        (Self { settle: self.settle.clone(), published: self.published.clone(), ..Self::default() }, claim)
+    }
+
     /// The same answer for all.
     fn refused(&self, error: &QueueError) -> Answers {
         Answers {
@@ -289,34 +326,76 @@ impl Sets {
     }
 }
 
-/// Runs everything in one transaction. Where that fails for good, each is tried alone, so that one poisoned
-/// command does not fail its neighbours.
+/// Runs everything in one transaction. What ends does not wait together with claims for what others hold, since it
+/// may hold up others itself.
 async fn answer(link: &mut Link, sets: Sets) -> Answers {
-    let sets = Arc::new(sets);
-    let error = match transact(link, &sets).await {
+    if sets.claim.is_empty() {
+        return answer_at_once(link, sets, Extent::Some)
+            .await
+            .unwrap_or_else(|(sets, error)| sets.refused(&error));
+    }
+    let (sets, error) = match answer_at_once(link, sets, Extent::Brief).await {
         Ok(answers) => return answers,
+        Err(unanswered) => unanswered,
+    };
+    let (ends, claims) = sets.split();
+    if nature_of(&error) != Nature::Locked {
+        return sets.refused(&error);
+    }
+    let mut answers = Answers::default();
+    if !ends.is_empty() {
+        let ended = answer_at_once(link, ends, Extent::Some).await;
+        answers = ended.unwrap_or_else(|(ends, error)| ends.refused(&error));
+    }
+    answers.claim = match answer_at_once(link, claims, Extent::Brief).await {
+        Ok(answers) => answers.claim,
+        Err((claims, error)) if nature_of(&error) == Nature::Locked => {
+            tracing::warn!(error = error.to_string(), "nothing is claimed for now");
+            claims.claim.iter().map(|one| Ok(nothing_for_now(one))).collect()
+        }
+        Err((claims, error)) => claims.refused(&error).claim,
+    };
+    answers
+}
+
+/// Others hold what a claim must look at: it may come again.
+fn nothing_for_now(request: &ClaimRequest) -> Claimed {
+    let waits = request.permits.iter().map(|permits| (permits.lane, LOCKED_PAUSE)).collect();
+    Claimed { waits, ..Claimed::default() }
+}
+
+/// Where one transaction for all fails for good, each is tried alone, so that one poisoned command does not fail
+/// its neighbours.
+async fn answer_at_once(
+    link: &mut Link,
+    sets: Sets,
+    extent: Extent,
+) -> Result<Answers, (Arc<Sets>, QueueError)> {
+    let sets = Arc::new(sets);
+    let error = match transact(link, &sets, extent).await {
+        Ok(answers) => return Ok(answers),
         Err(error) => error,
     };
     if sets.len() == 1
         || nature_of(&error) != Nature::Final
         || matches!(error, QueueError::Unreachable { .. })
     {
-        return sets.refused(&error);
+        return Err((sets, error));
     }
     let mut all = Answers::default();
     for one in sets.apart() {
         let one = Arc::new(one);
-        let answers = transact(link, &one).await.unwrap_or_else(|error| one.refused(&error));
+        let answers = transact(link, &one, Extent::Some).await.unwrap_or_else(|error| one.refused(&error));
         all.settle.extend(answers.settle);
         all.published.extend(answers.published);
         all.claim.extend(answers.claim);
     }
-    all
+    Ok(all)
 }
 
-async fn transact(link: &mut Link, sets: &Arc<Sets>) -> Result<Answers, QueueError> {
+async fn transact(link: &mut Link, sets: &Arc<Sets>, extent: Extent) -> Result<Answers, QueueError> {
     let sets = Arc::clone(sets);
-    link.transact(Extent::Some, move |session| {
+    link.transact(extent, move |session| {
         let sets = Arc::clone(&sets);
         Box::pin(async move {
             let settle = settle::settle(session, &sets.settle).await?;

@@ -1,5 +1,6 @@
 //! From the server's errors to the queue's, by SQLSTATE and never by their text.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use sqlx::postgres::{PgDatabaseError, PgRow};
@@ -17,6 +18,8 @@ pub(super) enum Nature {
     Away,
     /// Another transaction was in the way; the same again may well succeed.
     Again,
+    /// Another transaction holds a lock, for as long as it takes.
+    Locked,
     /// No other try will do better.
     Final,
 }
@@ -24,8 +27,9 @@ pub(super) enum Nature {
 /// SQLSTATEs (postgresql.org/docs/current/errcodes-appendix.html, read 2026-11): what a server says that
 /// stops, starts, follows another one or has no connection left.
 const AWAY: &[&str] = &["57P01", "57P02", "57P03", "57P05", "53300", "25P03", READ_ONLY, "72000"];
-/// Deadlocks, serialisation, a lock or a statement that took too long.
-const AGAIN: &[&str] = &["40001", "40P01", "55P03", "57014"];
+/// Deadlocks, serialisation, a statement that took too long.
+const AGAIN: &[&str] = &["40001", "40P01", "57014"];
+const LOCKED: &str = "55P03";
 const READ_ONLY: &str = "25006";
 /// What cannot be written: a full disk, a broken one, a connection that only reads.
 const UNWRITABLE: &[&str] = &["53100", "58030", READ_ONLY];
@@ -41,6 +45,8 @@ pub(super) fn nature(error: &sqlx::Error) -> Nature {
                     .is_some_and(|error| error.constraint() == Some(PLANNED_KEY));
             if code.starts_with("08") || AWAY.contains(&code.as_ref()) {
                 Nature::Away
+            } else if code == LOCKED {
+                Nature::Locked
             } else if is_planned_key || AGAIN.contains(&code.as_ref()) {
                 Nature::Again
             } else {
@@ -61,6 +67,12 @@ pub(super) fn nature_of(error: &QueueError) -> Nature {
     }
 }
 
+/// Nobody can tell any more whether a commit happened: the server that knew was replaced.
+pub(super) fn unknown_commit() -> QueueError {
+    let why = "another server took over, and the old one may have taken the commit with it; start again";
+    QueueError::Engine { what: "asking for a commit", source: Arc::new(std::io::Error::other(why)) }
+}
+
 /// A server that does not answer is as good as away.
 pub(super) fn no_answer() -> QueueError {
     let error = std::io::Error::new(std::io::ErrorKind::TimedOut, "the server does not answer");
@@ -69,12 +81,13 @@ pub(super) fn no_answer() -> QueueError {
 
 /// Whether the server refused to write.
 pub(super) fn is_read_only(error: &QueueError) -> bool {
-    let QueueError::Disk { source, .. } = error else { return false };
-    source
-        .downcast_ref()
-        .and_then(sqlx::Error::as_database_error)
-        .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| code == READ_ONLY)
+    state_of(error).is_some_and(|state| state == READ_ONLY)
+}
+
+/// The SQLSTATE that the server answered with.
+pub(super) fn state_of(error: &QueueError) -> Option<Cow<'_, str>> {
+    let (QueueError::Engine { source, .. } | QueueError::Disk { source, .. }) = error else { return None };
+    source.downcast_ref().and_then(sqlx::Error::as_database_error).and_then(sqlx::error::DatabaseError::code)
 }
 
 /// Says what was being done when the server failed.

@@ -36,7 +36,7 @@ SELECT l.lane, l.kept, l.kept_at, now_ms($2) AS now,
        (SELECT count(*) FROM worker w JOIN job j ON j.worker = w.worker AND j.state = 'running'
             JOIN attempt a ON a.attempt = j.attempt
         WHERE w.ended_at IS NULL AND a.lane = l.lane AND a.outcome = 'sent') AS under_way
-FROM lane l WHERE l.lane = ANY($1) ORDER BY l.lane FOR UPDATE OF l";
+FROM lane l WHERE l.lane = ANY($1) ORDER BY l.lane FOR NO KEY UPDATE OF l";
 /// The same count once the row is locked, where the server was found to limit it. $1 lane.
 const UNDER_WAY: &str = "
 SELECT count(*) FROM worker w JOIN job j ON j.worker = w.worker AND j.state = 'running'

@@ -10,34 +10,20 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
-use tokio::time::timeout;
+use sqlx::{Connection as _, Row as _};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
-use super::fault::{Doing, Nature, is_read_only, nature_of, no_answer};
-use super::patience::{Haste, Patience};
-use super::stage;
+use super::bounds::{
+    BEAT_MAX, CONNECT_MAX, GRACE, LOCK_TRIES_MAX, PATIENCE, STATEMENT_MAX, STATEMENT_OF_ALL_MAX, TRIES_MAX,
+};
+use super::connect::{Role, connect};
+use super::fate::{Fate, Transaction, ask, history};
+use super::fault::{Doing, Nature, is_read_only, nature_of, no_answer, unknown_commit};
+use super::patience::{Haste, Outage};
 use crate::job::Clock;
 use crate::queue::QueueError;
-
-/// A connection that does not stand by then is tried anew.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// How often a transaction is begun anew that others were in the way of.
-const TRIES_MAX: u32 = 20;
-/// How long a server is waited for once work has begun: longer than a restart or a failover takes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5 * 60);
-/// The usual [`Place::patience_at_start`].
-pub(super) const PATIENCE_AT_START: Duration = Duration::from_secs(20);
-
-/// A server's own bounds on a statement, a lock and a transaction that nobody goes on with.
-const STATEMENT_MAX: Duration = Duration::from_secs(60);
-const LOCK_MAX: Duration = Duration::from_secs(20);
-const IDLE_MAX: Duration = Duration::from_secs(60);
-/// The same for what goes over a whole batch: a load of a million jobs.
-pub(super) const STATEMENT_OF_ALL_MAX: Duration = Duration::from_secs(30 * 60);
-/// What a bound of the server's should have ended is given up on by then.
-const GRACE: Duration = Duration::from_secs(15);
 
 /// What time it is.
 #[derive(Debug, Clone)]
@@ -61,24 +47,37 @@ pub(super) struct Place {
     pub(super) silence: Duration,
 }
 
-/// What a connection is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Everything.
-    Write,
-    /// Reading; what others committed.
-    Read,
-    /// Staging and comparing, while the queue itself stays as it is.
-    Look,
-}
-
 /// How long a transaction may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
+    /// Some jobs, and what others hold is not waited for.
+    Brief,
     /// Some jobs.
     Some,
     /// A whole batch.
     All,
+}
+
+impl Extent {
+    const fn begin(self) -> &'static str {
+        match self {
+            Self::Brief => "BEGIN; SET LOCAL lock_timeout = '1s'; SELECT pg_current_xact_id()::text AS xid",
+            Self::Some => "BEGIN; SELECT pg_current_xact_id()::text AS xid",
+            // Between its statements pages of specs are compared here.
+            Self::All => {
+                "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '60s'; \
+                 SELECT pg_current_xact_id()::text AS xid"
+            }
+        }
+    }
+
+    fn bound(self) -> Duration {
+        GRACE
+            + match self {
+                Self::Brief | Self::Some => STATEMENT_MAX * 2,
+                Self::All => STATEMENT_OF_ALL_MAX,
+            }
+    }
 }
 
 /// A connection that stands, with what every statement needs.
@@ -87,6 +86,8 @@ pub(super) struct Session {
     pub(super) batch: i64,
     pub(super) role: Role,
     pub(super) silence: Duration,
+    /// Which history its transactions are of.
+    pub(super) history: Option<String>,
     time: Time,
     /// Jobs were staged in this connection's temporary tables.
     pub(super) has_staged: bool,
@@ -123,7 +124,15 @@ enum Failed<T> {
     /// It is undone, or will be.
     Undone(QueueError),
     /// The connection broke while it was committed.
-    Unsure { transaction: String, value: T, error: QueueError },
+    Unsure { transaction: Transaction, value: T, error: QueueError },
+}
+
+/// The tries of one command that others were in the way of.
+#[derive(Default)]
+struct Tries {
+    since: Option<Instant>,
+    again: u32,
+    locked: u32,
 }
 
 /// A connection that is made when it is needed, and made anew when it broke.
@@ -134,6 +143,7 @@ pub(super) struct Link {
     session: Option<Session>,
     staging_lost: bool,
     patience: Duration,
+    outage: Option<Outage>,
     haste: Haste,
     closing: CancellationToken,
 }
@@ -141,7 +151,8 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(place: Arc<Place>, role: Role, (haste, closing): (Haste, CancellationToken)) -> Self {
         let patience = place.patience_at_start;
-        Self { place, role, batch: 0, session: None, staging_lost: false, patience, haste, closing }
+        let (session, outage) = (None, None);
+        Self { place, role, batch: 0, session, staging_lost: false, patience, outage, haste, closing }
     }
 
     /// From now on it works on this batch, and is patient.
@@ -159,20 +170,25 @@ impl Link {
         T: Send,
         F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + Sync,
     {
-        let mut patience = self.patience()?;
-        let mut tries = 0;
+        self.check_hope()?;
+        let mut tries = Tries::default();
         loop {
-            match self.once("BEGIN; SELECT pg_current_xact_id()::text AS xid", extent, &work).await {
-                Ok(value) => return Ok(value),
-                Err(Failed::Undone(error)) => self.before_next_try(error, &mut patience, &mut tries).await?,
+            match self.once(extent.begin(), extent.bound(), &work).await {
+                Ok(value) => return Ok(self.answered(value)),
+                Err(Failed::Undone(error))
+                    if extent == Extent::Brief && nature_of(&error) == Nature::Locked =>
+                {
+                    return Err(error);
+                }
+                Err(Failed::Undone(error)) => self.before_next_try(error, &mut tries).await?,
                 Err(Failed::Unsure { transaction, value, error }) => {
                     tracing::warn!(
                         error = error.to_string(),
-                        transaction,
+                        ?transaction,
                         "the connection broke over a commit"
                     );
-                    if self.is_committed(&transaction, error, &mut patience).await? {
-                        return Ok(value);
+                    if self.is_committed(&transaction, error).await? {
+                        return Ok(self.answered(value));
                     }
                 }
             }
@@ -186,36 +202,37 @@ impl Link {
         F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + Sync,
     {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT '0' AS xid";
-        let mut patience = self.patience()?;
-        let mut tries = 0;
+        self.check_hope()?;
+        let mut tries = Tries::default();
         loop {
-            match self.once(begin, Extent::Some, &work).await {
+            match self.once(begin, Extent::Some.bound(), &work).await {
                 // A reading transaction has nothing to lose by a commit that broke.
-                Ok(value) | Err(Failed::Unsure { value, .. }) => return Ok(value),
-                Err(Failed::Undone(error)) => self.before_next_try(error, &mut patience, &mut tries).await?,
+                Ok(value) | Err(Failed::Unsure { value, .. }) => return Ok(self.answered(value)),
+                Err(Failed::Undone(error)) => self.before_next_try(error, &mut tries).await?,
             }
         }
     }
 
-    /// As [`Link::read`] for a single statement, which needs no transaction of its own.
-    pub(super) async fn look_up<T, F>(&mut self, work: F) -> Result<T, QueueError>
+    /// As [`Link::read`] for statements that need no transaction, or have one of their own.
+    pub(super) async fn look_up<T, F>(&mut self, extent: Extent, work: F) -> Result<T, QueueError>
     where
         T: Send,
         F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + Sync,
     {
-        let mut patience = self.patience()?;
-        let mut tries = 0;
+        self.check_hope()?;
+        let mut tries = Tries::default();
         let haste = self.haste.clone();
+        let bound = if self.role == Role::Pulse { BEAT_MAX } else { extent.bound() };
         loop {
             let result = match self.session().await {
                 Err(error) => Err(error),
-                Ok(session) => haste.within(STATEMENT_MAX + GRACE, work(session)).await,
+                Ok(session) => haste.within(bound, work(session)).await,
             };
             match result {
-                Ok(value) => return Ok(value),
+                Ok(value) => return Ok(self.answered(value)),
                 Err(error) => {
                     self.drop_if_broken(&error);
-                    self.before_next_try(error, &mut patience, &mut tries).await?;
+                    self.before_next_try(error, &mut tries).await?;
                 }
             }
         }
@@ -230,10 +247,18 @@ impl Link {
         }
     }
 
-    /// How long to wait for the server; an error where it was waited for in vain and there is no more time.
-    fn patience(&self) -> Result<Patience, QueueError> {
-        let patience = Patience::new(self.patience, self.haste.clone());
-        if self.haste.has_given_up() { Err(self.given_up(no_answer(), &patience)) } else { Ok(patience) }
+    /// Fails where the server was waited for in vain: other commands do not wait for it as long again.
+    fn check_hope(&mut self) -> Result<(), QueueError> {
+        let is_hopeless = self.outage.as_ref().is_some_and(|outage| outage.is_hopeless(self.patience));
+        if self.haste.has_given_up() || is_hopeless { Err(self.given_up(no_answer())) } else { Ok(()) }
+    }
+
+    /// The server is there.
+    fn answered<T>(&mut self, value: T) -> T {
+        if self.outage.take().is_some() {
+            self.haste.set_hopeless(false);
+        }
+        value
     }
 
     /// The connection, made if there is none.
@@ -241,13 +266,19 @@ impl Link {
         let session = if let Some(session) = self.session.take() {
             session
         } else {
-            let connect = async { connect(&self.place, self.role).await.doing("connecting") };
-            let conn = self.haste.within(CONNECT_MAX, connect).await?;
+            let (conn, history) = self.haste.within(CONNECT_MAX, Box::pin(self.connect())).await?;
             let (time, staging_lost) = (self.place.time.clone(), self.staging_lost);
             let (batch, role, silence) = (self.batch, self.role, self.place.silence);
-            Session { conn, batch, role, silence, time, has_staged: false, staging_lost }
+            Session { conn, batch, role, silence, history, time, has_staged: false, staging_lost }
         };
         Ok(self.session.insert(session))
+    }
+
+    async fn connect(&self) -> Result<(PgConnection, Option<String>), QueueError> {
+        let what = "connecting";
+        let mut conn = connect(&self.place, self.role).await.doing(what)?;
+        let history = if self.role == Role::Write { history(&mut conn).await.doing(what)? } else { None };
+        Ok((conn, history))
     }
 
     fn drop_session(&mut self) {
@@ -263,18 +294,14 @@ impl Link {
     }
 
     /// One transaction.
-    async fn once<T, F>(&mut self, begin: &'static str, extent: Extent, work: &F) -> Result<T, Failed<T>>
+    async fn once<T, F>(&mut self, begin: &'static str, bound: Duration, work: &F) -> Result<T, Failed<T>>
     where
         T: Send,
         F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>> + Send + Sync,
     {
-        let bound = match extent {
-            Extent::Some => STATEMENT_MAX * 2,
-            Extent::All => STATEMENT_OF_ALL_MAX,
-        };
         let haste = self.haste.clone();
         let session = self.session().await.map_err(Failed::Undone)?;
-        let worked = haste.within(bound + GRACE, in_transaction(session, begin, work)).await;
+        let worked = haste.within(bound, in_transaction(session, begin, work)).await;
         let (transaction, value) = match worked {
             Ok(worked) => worked,
             Err(error) => {
@@ -307,78 +334,78 @@ impl Link {
     }
 
     /// Waits as the error asks for, or gives it back.
-    async fn before_next_try(
-        &mut self,
-        error: QueueError,
-        patience: &mut Patience,
-        tries: &mut u32,
-    ) -> Result<(), QueueError> {
+    async fn before_next_try(&mut self, error: QueueError, tries: &mut Tries) -> Result<(), QueueError> {
+        let since = *tries.since.get_or_insert_with(Instant::now);
         let again = match nature_of(&error) {
             // Who only looks is told so when it writes; else such a server follows one that was replaced.
             Nature::Away if self.role == Role::Look && is_read_only(&error) => return Err(error),
-            Nature::Final => return Err(error),
+            Nature::Final => return Err(self.answered(error)),
             Nature::Again => {
-                *tries += 1;
-                tracing::debug!(error = error.to_string(), tries, "another transaction was in the way");
-                *tries < TRIES_MAX && patience.short_pause(&self.closing).await
+                tries.again += 1;
+                tracing::debug!(error = error.to_string(), tries.again, "another transaction was in the way");
+                self.answered(tries.again < TRIES_MAX && since.elapsed() < PATIENCE)
+                    && self.haste.moment().await
+            }
+            Nature::Locked => {
+                tries.locked += 1;
+                tracing::warn!(error = error.to_string(), tries.locked, "another transaction holds a lock");
+                let may = tries.locked < LOCK_TRIES_MAX && !self.closing.is_cancelled();
+                self.answered(may) && self.haste.moment().await
             }
             Nature::Away => {
                 tracing::warn!(error = error.to_string(), "the queue's server is away");
-                patience.pause(&self.closing).await
+                self.wait_out().await
             }
         };
-        if again { Ok(()) } else { Err(self.given_up(error, patience)) }
+        if again { Ok(()) } else { Err(self.given_up(error)) }
+    }
+
+    /// Waits for a server that is away; `false` when patience is at its end.
+    async fn wait_out(&mut self) -> bool {
+        let outage = self.outage.get_or_insert_with(Outage::begin);
+        outage.pause(self.patience, (&self.haste, &self.closing)).await
     }
 
     /// What is told when patience is at its end.
-    fn given_up(&self, error: QueueError, patience: &Patience) -> QueueError {
+    fn given_up(&self, error: QueueError) -> QueueError {
         let is_away = nature_of(&error) == Nature::Away;
         match error {
             QueueError::Engine { source, .. } | QueueError::Disk { source, .. } if is_away => {
+                let waited = self.outage.as_ref().map(Outage::lasts).unwrap_or_default();
                 if self.haste.is_over() {
                     self.haste.give_up();
+                } else if waited >= self.patience {
+                    self.haste.set_hopeless(true);
                 }
                 let at = self.place.address.to_string();
-                QueueError::Unreachable { at, waited_s: patience.since.elapsed().as_secs(), source }
+                QueueError::Unreachable { at, waited_s: waited.as_secs(), source }
             }
             error => error,
         }
     }
 
-    /// How a transaction ended whose commit was not answered. The server knows it by its number; one that
-    /// does not know the number lost the transaction in a failover.
-    async fn is_committed(
-        &mut self,
-        transaction: &str,
-        error: QueueError,
-        patience: &mut Patience,
-    ) -> Result<bool, QueueError> {
+    /// How a transaction ended whose commit was not answered: a paid answer may hang on it, so whatever the server
+    /// says instead of an answer, it is asked again.
+    async fn is_committed(&mut self, of: &Transaction, error: QueueError) -> Result<bool, QueueError> {
         let mut error = error;
         loop {
-            if !patience.pause(&self.closing).await {
-                return Err(self.given_up(error, patience));
+            if !self.wait_out().await {
+                return Err(self.given_up(error));
             }
+            let haste = self.haste.clone();
             let asked = match self.session().await {
-                Ok(session) => {
-                    let status = sqlx::query("SELECT pg_xact_status($1::text::xid8) AS status");
-                    let row = status.bind(transaction.to_owned()).fetch_one(&mut session.conn).await;
-                    row.and_then(|row| row.try_get::<Option<String>, _>("status"))
-                        .doing("asking for a commit")
-                }
+                Ok(session) => haste.within(GRACE, ask(session, of)).await,
                 Err(error) => Err(error),
             };
-            match asked.as_ref().map(|status| status.as_deref()) {
-                Ok(Some("committed")) => return Ok(true),
-                // The server has not noticed yet that we are gone: the next look will tell.
-                Ok(Some("in progress")) | Err(_) => {}
-                Ok(_) => return Ok(false),
-            }
-            if let Err(new) = asked {
-                if nature_of(&new) == Nature::Final {
-                    return Ok(false);
+            match asked {
+                Ok(Fate::Committed) => return Ok(true),
+                Ok(Fate::Undone) => return Ok(self.answered(false)),
+                Ok(Fate::Unknown) => return Err(self.answered(unknown_commit())),
+                Ok(Fate::Open) => {}
+                Err(new) => {
+                    self.drop_if_broken(&new);
+                    error = new;
                 }
-                self.drop_if_broken(&new);
-                error = new;
             }
         }
     }
@@ -388,58 +415,13 @@ async fn in_transaction<T, F>(
     session: &mut Session,
     begin: &'static str,
     work: &F,
-) -> Result<(String, T), QueueError>
+) -> Result<(Transaction, T), QueueError>
 where
     F: for<'s> Fn(&'s mut Session) -> BoxFuture<'s, Result<T, QueueError>>,
 {
     let what = "beginning a transaction";
     let row = sqlx::raw_sql(begin).fetch_one(&mut session.conn).await.doing(what)?;
-    let transaction = row.try_get("xid").doing(what)?;
+    let transaction =
+        Transaction { number: row.try_get("xid").doing(what)?, history: session.history.clone() };
     Ok((transaction, work(session).await?))
-}
-
-/// Small statements all go by an index, whatever the planner believes of tables that have just been filled;
-/// so they need to be planned once only, and tables are joined in the order in which they stand. Where a
-/// condition on a state is no way to find rows, but is to be looked at once they are found by their number,
-/// it is written `(state = …) IS TRUE`, which no index serves: the index of running jobs is full of
-/// those that ran.
-const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;
-    SET enable_mergejoin = off; SET enable_sort = off; SET jit = off; SET plan_cache_mode = force_generic_plan; SET join_collapse_limit = 1;";
-/// Takes a slot to count in that no other connection has; see the schema. $1 the schema's name.
-const TAKE_SLOT: &str = "
-SELECT set_config('nightpress.slot', coalesce((
-    SELECT n FROM generate_series(0, 4095) n WHERE pg_try_advisory_lock(hashtext($1 || '.slot'), n) LIMIT 1), -1)::text,
-    false)";
-
-/// Makes a connection and sets it up.
-pub(super) async fn connect(place: &Place, role: Role) -> Result<PgConnection, sqlx::Error> {
-    let mut conn = place.address.options.connect().await?;
-    let ms = |bound: Duration| bound.as_millis();
-    let settings = format!(
-        "SET search_path = {}; SET client_min_messages = warning; SET statement_timeout = {}; \
-         SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; SET tcp_keepalives_idle = 30; \
-         SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; {BY_INDEX}",
-        quoted(&place.schema),
-        ms(STATEMENT_MAX),
-        ms(LOCK_MAX),
-        ms(IDLE_MAX),
-    );
-    sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut conn).await?;
-    match role {
-        Role::Write => {
-            sqlx::query(TAKE_SLOT).bind(place.schema.clone()).execute(&mut conn).await?;
-        }
-        Role::Read => {}
-        Role::Look => {
-            // Nothing can be made in a read-only transaction, not even what only this connection sees.
-            sqlx::raw_sql(stage::TABLES).execute(&mut conn).await?;
-            sqlx::raw_sql("SET default_transaction_read_only = on").execute(&mut conn).await?;
-        }
-    }
-    Ok(conn)
-}
-
-/// A name as an identifier.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -3,8 +3,9 @@
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
+use super::connect::quoted;
 use super::fault::Doing;
-use super::link::{Place, quoted};
+use super::link::Place;
 use crate::queue::QueueError;
 
 /// Scripts in their order; the number of those that ran is the schema's version.

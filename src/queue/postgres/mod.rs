@@ -1,9 +1,10 @@
 //! The queue in a PostgreSQL database, for many machines and many batches.
 //!
-//! One connection writes, on the engine's own task, with group commit; two others only read, and one listens
-//! for word of other processes. Files by subject, in reading order: `address`, `open` and `migrate` (the
-//! database), `link` (a connection that comes back, and transactions that end for certain), `patience`, `engine` (how
-//! commands become transactions), `stage` and `load` (a manifest comes in), `claim`, `settle`, `names`,
+//! One connection writes, on the engine's own task, with group commit; one is there for heartbeats, which nothing
+//! else may delay, two others only read, and one listens for word of other processes. Files by subject, in reading
+//! order: `address`, `open` and `migrate` (the database), `link` (a connection that comes back, and transactions that
+//! end for certain) with `connect`, `fate`, `patience` and `bounds` (all times, and what must hold between
+//! them), `engine` (how commands become transactions), `stage` and `load` (a manifest comes in), `claim`, `settle`, `names`,
 //! `publish`, `rescue`, `lanes`, `limits` (working), `depend` (jobs that need jobs), `person`, `news`, then `figures`
 //! and `read`; `glob` and `fault` are the small tools of all.
 //!
@@ -13,9 +14,12 @@
 //! All times are the server's.
 
 mod address;
+mod bounds;
 mod claim;
+mod connect;
 mod depend;
 mod engine;
+mod fate;
 mod fault;
 mod figures;
 mod glob;
@@ -49,8 +53,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use address::Address;
+pub use bounds::SILENT_AFTER;
 pub use open::OpenOptions;
-pub use rescue::SILENT_AFTER;
 
 use self::engine::{Commands, Way};
 use self::link::{Extent, Place, Session};
@@ -218,7 +222,7 @@ impl Queue for PostgresQueue {
     }
 
     async fn heartbeat(&self, worker: WorkerId) -> Result<Beat, QueueError> {
-        self.write(move |session| Box::pin(rescue::heartbeat(session, worker))).await
+        self.commands.beat(move |session| Box::pin(rescue::heartbeat(session, worker))).await
     }
 
     async fn workers(&self) -> Result<Vec<WorkerRow>, QueueError> {
@@ -244,7 +248,7 @@ impl Queue for PostgresQueue {
     }
 
     fn heartbeat_every(&self) -> Duration {
-        self.place.silence / rescue::BEATS
+        bounds::beat_every(self.place.silence)
     }
 
     fn hurry(&self, by: Instant) {

@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::address::Address;
-use super::engine::{self, serve_reads};
+use super::bounds::{PATIENCE_AT_START, SILENT_AFTER};
+use super::connect::Role;
+use super::engine::{self, serve_tasks};
 use super::fault::{Doing, get, parsed};
-use super::link::{Extent, Link, PATIENCE_AT_START, Place, Role, Session, Time};
+use super::link::{Extent, Link, Place, Session, Time};
 use super::patience::Haste;
-use super::rescue::SILENT_AFTER;
 use super::{PostgresQueue, migrate};
 use crate::job::{CrashPoint, Provider, crash_point};
 use crate::queue::{Access, Identity, QueueError};
@@ -63,7 +64,7 @@ impl PostgresQueue {
         let alone = (Haste::none(), CancellationToken::new());
         let mut link = Link::new(Arc::clone(&place), Role::Read, alone);
         let batches = link
-            .look_up(|session| {
+            .look_up(Extent::Some, |session| {
                 let place = Arc::clone(&place);
                 Box::pin(async move {
                     if migrate::version(&mut session.conn, &place).await? == 0 {
@@ -96,11 +97,15 @@ impl PostgresQueue {
         link.works_on(batch);
         let (commands, inboxes) = engine::channels();
         let engine = TaskTracker::new();
+        let link_of = |role| {
+            let mut link = Link::new(Arc::clone(&place), role, ends());
+            link.works_on(batch);
+            link
+        };
         for _ in 0..READERS_MAX {
-            let mut reader = Link::new(Arc::clone(&place), Role::Read, ends());
-            reader.works_on(batch);
-            engine.spawn(serve_reads(inboxes.reads(), reader, closing.clone()));
+            engine.spawn(serve_tasks(inboxes.reads(), link_of(Role::Read), closing.clone()));
         }
+        engine.spawn(serve_tasks(inboxes.pulse(), link_of(Role::Pulse), closing.clone()));
         engine.spawn(inboxes.serve(link));
         let news = Arc::new(Notify::new());
         let listening = std::sync::Once::new();
@@ -127,7 +132,7 @@ async fn prepare(
 ) -> Result<i64, QueueError> {
     let missing = || QueueError::Missing { path: format!("{}, batch `{name}`", place.address) };
     let is_there = link
-        .look_up(|session| {
+        .look_up(Extent::All, |session| {
             let place = Arc::clone(place);
             Box::pin(async move {
                 let version = migrate::version(&mut session.conn, &place).await?;
@@ -149,7 +154,7 @@ async fn prepare(
     let batch = if access == Access::Create {
         link.transact(Extent::Some, |session| Box::pin(identify(session, whose.clone()))).await?
     } else {
-        link.look_up(|session| Box::pin(find(session, whose.clone()))).await?
+        link.look_up(Extent::Some, |session| Box::pin(find(session, whose.clone()))).await?
     };
     batch.ok_or_else(missing)
 }

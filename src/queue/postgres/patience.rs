@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::fault::no_answer;
@@ -25,11 +25,14 @@ pub(super) struct Haste {
     by: Arc<watch::Sender<Option<Instant>>>,
     /// It was waited for in vain: nothing else is tried.
     given_up: Arc<AtomicBool>,
+    /// A connection waited for its whole patience and was not answered since: the others do not begin anew.
+    hopeless: Arc<AtomicBool>,
 }
 
 impl Haste {
     pub(super) fn none() -> Self {
-        Self { by: Arc::new(watch::Sender::new(None)), given_up: Arc::new(AtomicBool::new(false)) }
+        let by = Arc::new(watch::Sender::new(None));
+        Self { by, given_up: Arc::default(), hopeless: Arc::default() }
     }
 
     /// The end is at `by`, or when it already was.
@@ -49,6 +52,21 @@ impl Haste {
 
     pub(super) fn give_up(&self) {
         self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.hopeless.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_hopeless(&self, hopeless: bool) {
+        self.hopeless.store(hopeless, Ordering::Relaxed);
+    }
+
+    /// Waits a moment for somebody else's transaction, and so for a last word too; `false` when there is no time
+    /// even for that.
+    pub(super) async fn moment(&self) -> bool {
+        sleep(jittered(PAUSE_FIRST)).await;
+        self.by.borrow().is_none_or(|by| Instant::now() < by + LAST_WORD)
     }
 
     /// Does something within a bound of its own, and within what time is left.
@@ -73,45 +91,69 @@ impl Haste {
     }
 }
 
-/// How long something is tried.
-pub(super) struct Patience {
-    pub(super) since: Instant,
-    whole: Duration,
+/// A time in which the server is away, from the first try that failed to the first that did not.
+#[derive(Debug)]
+pub(super) struct Outage {
+    since: Instant,
+    tried_at: Instant,
     next: Duration,
-    haste: Haste,
 }
 
-impl Patience {
-    pub(super) fn new(whole: Duration, haste: Haste) -> Self {
-        Self { since: Instant::now(), whole, next: PAUSE_FIRST, haste }
+impl Outage {
+    pub(super) fn begin() -> Self {
+        let now = Instant::now();
+        Self { since: now, tried_at: now, next: PAUSE_FIRST }
     }
 
-    /// Waits, longer each time; `false` when it is over.
-    pub(super) async fn pause(&mut self, closing: &CancellationToken) -> bool {
-        let wait = self.next;
-        self.next = (wait * 2).min(PAUSE_MAX);
-        self.wait(wait, closing).await
+    pub(super) fn lasts(&self) -> Duration {
+        self.since.elapsed()
     }
 
-    /// Waits for somebody else's transaction.
-    pub(super) async fn short_pause(&mut self, closing: &CancellationToken) -> bool {
-        self.wait(PAUSE_FIRST, closing).await
+    /// It was waited for in vain, and tried a moment ago: another try now would tell nothing new.
+    pub(super) fn is_hopeless(&self, patience: Duration) -> bool {
+        self.lasts() >= patience && self.tried_at.elapsed() < PAUSE_MAX
     }
 
-    async fn wait(&self, wait: Duration, closing: &CancellationToken) -> bool {
-        if closing.is_cancelled() || self.haste.is_over() || self.since.elapsed() >= self.whole {
+    /// Waits before the next try, longer each time; `false` when there is none.
+    pub(super) async fn pause(
+        &mut self,
+        patience: Duration,
+        (haste, closing): (&Haste, &CancellationToken),
+    ) -> bool {
+        self.tried_at = Instant::now();
+        if closing.is_cancelled() || haste.is_over() || haste.is_hopeless() || self.lasts() >= patience {
             return false;
         }
-        let until = Instant::now() + wait.mul_f64(rand::rng().random_range(0.5..=1.0));
-        let mut end = self.haste.by.subscribe();
+        let until = Instant::now() + jittered(self.next);
+        self.next = (self.next * 2).min(PAUSE_MAX);
+        let mut end = haste.by.subscribe();
         loop {
             let by = *end.borrow_and_update();
             tokio::select! {
                 biased;
                 () = closing.cancelled() => return false,
-                () = sleep_until(by.map_or(until, |by| until.min(by))) => return !self.haste.is_over(),
+                () = sleep_until(by.map_or(until, |by| until.min(by))) => return !haste.is_over(),
                 Ok(()) = end.changed() => {}
             }
         }
+    }
+}
+
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_only_in_each_others_way_has_a_last_word_after_the_end() {
+        let haste = Haste::none();
+        assert!(haste.moment().await);
+        haste.raise(Instant::now());
+        assert!(haste.moment().await, "a paid answer would be lost to a deadlock");
+        tokio::time::advance(LAST_WORD).await;
+        assert!(!haste.moment().await);
     }
 }

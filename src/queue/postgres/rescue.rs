@@ -1,8 +1,8 @@
 //! Runs, workers, and what dead workers leave behind.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
+use super::bounds::{gap, ms};
 use super::claim::is_alive;
 use super::fault::{Doing, count, get, narrow, parsed};
 use super::link::Session;
@@ -11,14 +11,6 @@ use crate::job::{CrashPoint, Epoch, JobId, JobName, RunId, Timestamp, WorkerId, 
 use crate::queue::{
     Beat, LOST_ALONE_MAX, LostPolicy, Publication, QueueError, Rescued, RunStart, WorkerRow, WorkerStart,
 };
-
-/// A worker that was not heard of for so long is dead, for all that other machines can know. Ten heartbeats:
-/// longer than a restart of the server or a slow commit takes.
-pub const SILENT_AFTER: Duration = Duration::from_secs(30);
-/// Heartbeats in that time.
-pub(super) const BEATS: u32 = 10;
-/// A gap of so many heartbeats makes who beats unfit to judge others: it was away itself.
-const GAP_BEATS: u32 = 4;
 
 const START_RUN: &str =
     "INSERT INTO run (batch, command, version, started_at) VALUES ($1, $2, $3, now_ms($4)) RETURNING run";
@@ -29,7 +21,8 @@ INSERT INTO worker (batch, run, token, host, pid, started_at, heartbeat_at, stea
 SELECT $1, $2, $3, $4, $5, t, t, t FROM now_ms($6) t RETURNING worker";
 /// A worker that still holds leases, against the contract, stays listed: so it can be rescued.
 const RETIRE: &str = "
-UPDATE worker SET ended_at = now_ms($2) WHERE worker = $1 AND ended_at IS NULL
+WITH locked AS MATERIALIZED (SELECT worker FROM worker WHERE worker = $1 AND ended_at IS NULL FOR UPDATE)
+UPDATE worker SET ended_at = now_ms($2) FROM locked WHERE worker.worker = locked.worker AND worker.ended_at IS NULL
   AND NOT EXISTS (SELECT 1 FROM job j WHERE j.worker = $1 AND j.state = 'running')";
 /// $1 batch.
 const WORKERS: &str = "
@@ -48,19 +41,30 @@ const TO_CANCEL: &str = "
 SELECT j.job, j.epoch FROM job j JOIN attempt a ON a.attempt = j.attempt
 WHERE j.worker = $1 AND j.state = 'running' AND j.cancel IS NOT NULL AND a.outcome = 'sent' ORDER BY j.job";
 
-/// $1 workers, $2 now.
+/// Who ends a worker locks its row as if to delete it: that waits for its claims ([`super::claim`]), but is not in
+/// the way of its heartbeats before it changes the row. $1 workers, $2 now.
 const DECLARE_DEAD: &str = "
-UPDATE worker SET dead = true, ended_at = now_ms($2) WHERE worker = ANY($1) AND ended_at IS NULL RETURNING worker";
+WITH locked AS MATERIALIZED (
+    SELECT worker FROM worker WHERE worker = ANY($1) AND ended_at IS NULL ORDER BY worker FOR UPDATE)
+UPDATE worker SET dead = true, ended_at = now_ms($2)
+FROM locked WHERE worker.worker = locked.worker AND worker.ended_at IS NULL RETURNING worker.worker";
 /// Workers of this batch that were silent for $4 ms, as the heir $2 sees it who was there all the while: the
-/// server was up, and the heir's own heartbeats came. The time is looked at again as a row is changed, so that
+/// server was up, the heir's own heartbeats came, and the last of them not more than $5 ms ago. A worker whose row
+/// is locked is at work just now. The time is looked at again as a row is changed, so that
 /// a heartbeat that comes just now saves its worker. $1 batch, $3 now.
 const DECLARE_SILENT_DEAD: &str = "
+WITH heir AS MATERIALIZED (
+    SELECT 1 FROM worker WHERE worker = $2 AND ended_at IS NULL
+        AND steady_since < now_ms($3) - $4 AND heartbeat_at > now_ms($3) - $5),
+silent AS MATERIALIZED (
+    SELECT worker FROM worker
+    WHERE batch = $1 AND ended_at IS NULL AND worker <> $2 AND heartbeat_at < now_ms($3) - $4
+      AND EXISTS (SELECT 1 FROM heir)
+      AND ($3 IS NOT NULL OR (extract(epoch FROM pg_postmaster_start_time()) * 1000)::bigint < now_ms($3) - $4)
+    ORDER BY worker FOR UPDATE SKIP LOCKED)
 UPDATE worker SET dead = true, ended_at = now_ms($3)
-WHERE batch = $1 AND ended_at IS NULL AND worker <> $2 AND heartbeat_at < now_ms($3) - $4
-  AND EXISTS (SELECT 1 FROM worker heir WHERE heir.worker = $2 AND heir.ended_at IS NULL
-              AND heir.steady_since < now_ms($3) - $4)
-  AND ($3 IS NOT NULL OR (extract(epoch FROM pg_postmaster_start_time()) * 1000)::bigint < now_ms($3) - $4)
-RETURNING worker";
+FROM silent WHERE worker.worker = silent.worker AND worker.ended_at IS NULL AND worker.heartbeat_at < now_ms($3) - $4
+RETURNING worker.worker";
 /// Locked before its attempt is looked at: what its worker settles at this moment is seen. $1 workers.
 const LOCK_LEFT_BEHIND: &str = "
 SELECT j.job FROM job j WHERE j.worker = ANY($1) AND j.state = 'running' ORDER BY j.job FOR UPDATE";
@@ -101,10 +105,6 @@ RETURNING job, name, epoch";
 const ORPHANED: &str = "
 UPDATE job SET state = 'pending', ready = true, available_at = 0, worker = NULL, epoch = NULL, attempt = NULL
 WHERE job = ANY($1) AND state = 'running'";
-
-fn ms(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
-}
 
 pub(super) async fn start_run(session: &mut Session, start: &RunStart) -> Result<RunId, QueueError> {
     let (batch, now) = (session.batch, session.now());
@@ -167,8 +167,7 @@ pub(super) async fn drain(session: &mut Session, host: &str) -> Result<u64, Queu
 
 pub(super) async fn heartbeat(session: &mut Session, worker: WorkerId) -> Result<Beat, QueueError> {
     let what = "renewing leases";
-    let gap = session.silence / BEATS * GAP_BEATS;
-    let beat = sqlx::query(BEAT).bind(worker.0).bind(session.now()).bind(ms(gap));
+    let beat = sqlx::query(BEAT).bind(worker.0).bind(session.now()).bind(ms(gap(session.silence)));
     let Some(alive) = beat.fetch_optional(&mut session.conn).await.doing(what)? else {
         return Ok(Beat { cancelled: Vec::new(), declared_dead: true, draining: false });
     };
@@ -199,7 +198,7 @@ pub(super) async fn rescue_silent(
     policy: LostPolicy,
 ) -> Result<Rescued, QueueError> {
     let declare = sqlx::query(DECLARE_SILENT_DEAD).bind(session.batch).bind(heir.0);
-    let declare = declare.bind(session.now()).bind(ms(session.silence));
+    let declare = declare.bind(session.now()).bind(ms(session.silence)).bind(ms(gap(session.silence)));
     let rows = declare.fetch_all(&mut session.conn).await.doing("looking for silent workers")?;
     let dead = rows.iter().map(|row| get(row, "worker")).collect::<Result<Vec<i64>, _>>()?;
     if dead.is_empty() {

@@ -1,8 +1,8 @@
 //! Ending attempts, as a set: what comes at once is one statement.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
+use super::bounds::ms;
 use super::depend;
 use super::fault::{Doing, get, signed, storable};
 use super::link::Session;
@@ -125,10 +125,6 @@ impl Columns {
         self.cost.push(facts.cost.map(|micros| micros.0));
         self.cost_at_most.push(facts.cost_at_most.0);
     }
-}
-
-fn ms(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Settles all; each has its own answer, in order.

@@ -2,8 +2,9 @@
 //! other connection sees. Where that connection breaks, they are gone, and the load fails instead of taking
 //! their absence for jobs that left the manifest.
 
+use super::connect::Role;
 use super::fault::{Doing, signed};
-use super::link::{Role, Session};
+use super::link::Session;
 use crate::queue::text::{fallbacks_text, refs_text, spec_text, text};
 use crate::queue::{NewJob, QueueError};
 

@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 use tokio::task::{JoinSet, block_in_place};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::super::connect::Role;
+use super::super::link::{Extent, Link, Place, Time};
+use super::super::patience::Haste;
 use super::proxy::{Cut, Proxy};
 use super::{Disk, Schema, simulator, support};
 use crate::job::{AttemptOutcome, JobState};
@@ -77,6 +82,58 @@ async fn a_commit_that_was_not_answered_is_looked_up_and_not_done_twice() {
         assert_eq!(world.outcomes(claims[0].job).await, [AttemptOutcome::Succeeded], "{cut:?}");
         assert_eq!(world.state("a").await, JobState::Succeeded);
     }
+}
+
+#[tokio::test]
+async fn a_commit_is_asked_about_until_the_server_lets_us_in_again() {
+    let Some(server) = support::shared() else { return };
+    let proxy = Proxy::to(server.socket());
+    let name = support::unique("test");
+    let schema = Schema { url: proxy.url_of(&name), name: name.clone() };
+    let mut admin = Schema::on(server).raw().await;
+    let make = AssertSqlSafe(format!("CREATE ROLE {name} SUPERUSER LOGIN"));
+    sqlx::raw_sql(make).execute(&mut admin).await.unwrap();
+    let world = World::new(&schema).await;
+    world.load(vec![new_job("a", 0)]).await;
+    let claims = world.claim(1).await;
+    proxy.cut_at_next_commit(Cut::After);
+    let before = proxy.accepted();
+    let forbid = AssertSqlSafe(format!("ALTER ROLE {name} NOLOGIN"));
+    let allow = AssertSqlSafe(format!("ALTER ROLE {name} LOGIN"));
+    sqlx::raw_sql(forbid).execute(&mut admin).await.unwrap();
+    let let_in = async {
+        // With the second try the first one was refused.
+        while proxy.accepted() < before + 2 {
+            tokio::task::yield_now().await;
+        }
+        sqlx::raw_sql(allow).execute(&mut admin).await.unwrap();
+    };
+    let (publication, ()) = tokio::join!(world.plan(&claims[0], 1), let_in);
+    assert_eq!(publication.files.len(), 1);
+    assert_eq!(world.outcomes(claims[0].job).await, [AttemptOutcome::Succeeded]);
+}
+
+#[tokio::test]
+async fn patience_is_that_of_an_outage_and_not_of_each_command() {
+    let Some(schema) = Schema::new() else { return };
+    let nowhere = Schema { url: "postgres://ann@127.0.0.1:1/press".to_owned(), name: "x".to_owned() };
+    let patience = Duration::from_millis(300);
+    let place = Arc::new(Place { patience_at_start: patience, ..nowhere.place(Time::Server) });
+    let haste = Haste::none();
+    let link = |place| Link::new(place, Role::Read, (haste.clone(), CancellationToken::new()));
+    let (mut one, mut other) = (link(Arc::clone(&place)), link(place));
+    let ask = async |link: &mut Link| {
+        let begun = Instant::now();
+        let asked = link.look_up(Extent::Some, |session| Box::pin(session.run("asking", "SELECT 1"))).await;
+        assert!(matches!(asked, Err(QueueError::Unreachable { .. })), "{asked:?}");
+        begun.elapsed()
+    };
+    assert!(ask(&mut one).await >= patience);
+    assert!(ask(&mut one).await < patience, "the next command waited as long again");
+    assert!(ask(&mut other).await < patience, "another connection waited as long again");
+    // Where the server is, it is found.
+    let mut there = link(Arc::new(schema.place(Time::Server)));
+    there.look_up(Extent::Some, |session| Box::pin(session.run("asking", "SELECT 1"))).await.unwrap();
 }
 
 #[tokio::test]

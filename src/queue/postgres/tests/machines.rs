@@ -1,10 +1,12 @@
 //! Workers on many machines: who is dead, and what they hear of each other.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use super::super::SILENT_AFTER as HORIZON;
 use super::Schema;
 use crate::job::{AttemptOutcome, JobState};
+use crate::pacing::{LaneLimits, Share};
 use crate::queue::conformance::{World, new_job};
 use crate::queue::{LoadPolicy, LostPolicy, Next, Queue, QueueError};
 
@@ -62,6 +64,53 @@ async fn who_beats_lives_and_who_was_away_itself_judges_nobody() {
     pass(HORIZON + BEAT * 2, &[&other]).await;
     other.queue.rescue_silent(other.worker, LostPolicy::Retry).await.unwrap();
     assert!(one.queue.heartbeat(one.worker).await.unwrap().declared_dead);
+}
+
+#[tokio::test]
+async fn who_comes_back_first_after_an_outage_of_all_judges_nobody_before_it_has_beaten() {
+    let Some(schema) = Schema::new() else { return };
+    let one = World::new(&schema).await;
+    let other = one.beside(&schema).await;
+    pass(HORIZON * 2, &[&one, &other]).await;
+    one.clock.advance(Duration::from_secs(3_600));
+    other.queue.rescue_silent(other.worker, LostPolicy::Retry).await.unwrap();
+    assert!(!one.queue.heartbeat(one.worker).await.unwrap().declared_dead, "it was given no time");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_lane_that_another_machine_holds_beats_all_the_same() {
+    let Some(schema) = Schema::new() else { return };
+    let world = World::new(&schema).await;
+    world.load(vec![new_job("a", 0)]).await;
+    let mut gone = schema.raw().await;
+    sqlx::raw_sql("BEGIN; SELECT * FROM lane FOR UPDATE").execute(&mut gone).await.unwrap();
+    let mut request = world.request(1);
+    request.permits[0].share = Some(Share { limits: LaneLimits::default(), latency: None });
+    let mut claim = pin!(world.queue.claim(request.clone()));
+    let mut look = schema.raw().await;
+    let waiting = "SELECT xact_start::text FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))";
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut gone).await.unwrap();
+    let mut waits = async || -> Option<String> {
+        sqlx::query_scalar(waiting).bind(pid).fetch_optional(&mut look).await.unwrap()
+    };
+    let beat = async {
+        let begun = loop {
+            if let Some(begun) = waits().await {
+                break begun;
+            }
+        };
+        let beat = world.queue.heartbeat(world.worker).await.unwrap();
+        assert_eq!(waits().await, Some(begun), "it beat after the claim, not beside it");
+        beat
+    };
+    tokio::select! {
+        claimed = &mut claim => panic!("nobody may claim now: {claimed:?}"),
+        beat = beat => assert!(!beat.declared_dead),
+    }
+    let claimed = claim.await.unwrap();
+    assert!(claimed.claims.is_empty() && !claimed.waits.is_empty(), "it asks again: {claimed:?}");
+    sqlx::raw_sql("ROLLBACK").execute(&mut gone).await.unwrap();
+    assert_eq!(world.claim_with(request).await.claims.len(), 1);
 }
 
 #[tokio::test]

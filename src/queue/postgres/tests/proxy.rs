@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,6 +24,7 @@ pub(super) enum Cut {
 pub(super) struct Proxy {
     folder: TempDir,
     cut: Arc<AtomicU8>,
+    accepted: Arc<AtomicU32>,
     _tasks: JoinSet<()>,
 }
 
@@ -34,22 +35,34 @@ impl Proxy {
         let cut = Arc::new(AtomicU8::new(Cut::Nothing as u8));
         let mut tasks = JoinSet::new();
         let shared = Arc::clone(&cut);
+        let accepted = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&accepted);
         tasks.spawn(async move {
             let mut ways = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
                 ways.spawn(pass(client, socket.clone(), Arc::clone(&shared)));
             }
         });
-        Self { folder, cut, _tasks: tasks }
+        Self { folder, cut, accepted, _tasks: tasks }
     }
 
     pub(super) fn url(&self) -> String {
+        self.url_of("nightpress")
+    }
+
+    pub(super) fn url_of(&self, user: &str) -> String {
         let folder = Path::new(self.folder.path()).display().to_string().replace('/', "%2F");
-        format!("postgres://nightpress@{folder}/postgres")
+        format!("postgres://{user}@{folder}/postgres")
     }
 
     pub(super) fn cut_at_next_commit(&self, cut: Cut) {
         self.cut.store(cut as u8, Ordering::SeqCst);
+    }
+
+    /// Connections so far.
+    pub(super) fn accepted(&self) -> u32 {
+        self.accepted.load(Ordering::SeqCst)
     }
 
     /// Whether the cut was made.
