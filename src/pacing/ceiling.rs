@@ -197,7 +197,7 @@ impl Ceiling {
         let from = from.checked_sub(BEFORE).unwrap_or(from);
         let to = newest.at.checked_sub(ANSWERED).unwrap_or(newest.at);
         let (mut admitted, mut as_many, mut more) = (0_usize, 0_usize, 0_usize);
-        for send in sends.between(from, to).filter(|send| !send.refused) {
+        for send in sends.between(from, to).filter(|send| send.refused == 0) {
             admitted += 1;
             as_many += usize::from(send.in_flight >= least);
             more += usize::from(send.in_flight > most);

@@ -347,6 +347,8 @@ impl Lane {
         self.volley = 0;
         if is_news {
             self.learn(now, ticket, hints);
+        } else {
+            self.limit.also_refused(ticket.number);
         }
         self.held_by = HeldBy::Closure;
         let until = self.closure.refused(now, ticket.number, (hints.wait, is_news), rng);
@@ -361,7 +363,10 @@ impl Lane {
         } else {
             let refusal = Refusal { at: now, sent, in_flight: ticket.in_flight };
             match self.ceiling.refused(refusal, &self.sends) {
-                About::Rate => self.limit.refused(now, sent, self.sends.age(now)),
+                About::Rate => {
+                    let admitted = self.sends.admitted_before(ticket.number, ticket.sent_at);
+                    self.limit.refused(now, ticket.number, (sent, admitted), self.sends.age(now));
+                }
                 About::InFlight => {}
                 About::FoundInFlight(at_least) => self.limit.was_not_it(at_least),
             }
@@ -465,7 +470,8 @@ impl Lane {
         if let (Some(Why::Asked | Why::Guessed), Some((number, sent_at)), 0) =
             (self.closure.why(), self.closure.probe(), self.closure.refused_probes())
         {
-            self.limit.readmitted(self.sends.before(number, sent_at));
+            let admitted = self.sends.admitted_before(number, sent_at);
+            self.limit.readmitted((self.sends.before(number, sent_at), admitted));
         }
         self.closure.open();
         self.next_at = self.next_at.max(now);

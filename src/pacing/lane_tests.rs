@@ -261,6 +261,32 @@ fn a_search_is_clocked_by_answers_where_they_are_quick() {
     assert!(left > 60, "{left} left in 3 s although each takes 0.1 s");
 }
 
+/// Many were refused together, and few of those before them have left the window when the next one is admitted.
+#[test]
+fn a_full_window_after_a_quick_search_is_no_bucket() {
+    let start = Instant::now();
+    let mut lane = unknown(start);
+    // 300 in 12 s are admitted; the next 20 leave before the first of them comes back refused.
+    for n in 0..300 {
+        let at = start + ms(40 * n);
+        let ticket = lane.sent(at);
+        lane.succeeded(at, ticket, 1);
+    }
+    let met = start + s(12);
+    let refused: Vec<Ticket> = (0..20).map(|n| lane.sent(met + ms(5 * n))).collect();
+    let mut opens = met;
+    for ticket in refused {
+        opens = lane.refused(met + ms(200), ticket, asks(ms(47_900)), &mut rng());
+    }
+    let probe = opens;
+    assert_eq!(lane.grant(probe, 64).permits, 1);
+    let ticket = lane.sent(probe);
+    lane.succeeded(probe + ms(100), ticket, 1);
+    let sent = send(&mut lane, probe + ms(100), probe + s(60), 1).len();
+    // Nobody refuses any, so that it goes on searching from there.
+    assert!(sent < 400, "{sent} in a minute after 300 were admitted");
+}
+
 #[test]
 fn the_ceiling_is_what_rate_and_latency_need() {
     let start = Instant::now();

@@ -90,8 +90,11 @@ enum Mode {
 /// A refusal in the middle of a search.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Search {
-    /// What had left in the minute before.
-    sent: f64,
+    /// The request's number.
+    number: u64,
+    /// What had left in the minute before, and what of that had been admitted.
+    sent: u32,
+    admitted: u32,
     /// That as a rate per minute.
     rate: f64,
     /// The pace that met it.
@@ -280,20 +283,22 @@ impl Limit {
         }
     }
 
-    /// A request was refused after `sent` others in the minute before it: that is the limit. `age` is
-    /// how long ago the first one left.
-    pub(super) fn refused(&mut self, now: Instant, sent: u32, age: Duration) {
+    /// A request was refused after `sent` others in the minute before it: that is the limit. Of them, `admitted` were not
+    /// refused; `age` is how long ago the first one left.
+    pub(super) fn refused(&mut self, now: Instant, number: u64, (sent, admitted): (u32, u32), age: Duration) {
         if self.source == Source::Given {
             return self.met_though_given(now);
         }
-        let sent = f64::from(sent.max(1));
+        let (left, sent) = (sent, f64::from(sent.max(1)));
         let again_soon = self.refused_at.is_some_and(|at| now.saturating_duration_since(at) < MINUTE);
         self.refused_at = Some(now);
         // Of a few seconds the rate is told, not the count: one refusal among the first requests says little.
         let is_young = age < YOUNG && self.mode == Mode::Ramp;
         let rate = if is_young { sent * MINUTE.div_duration_f64(age.max(SECOND)) } else { sent };
         self.search = (self.mode != Mode::Hold || age < MINUTE).then_some(Search {
-            sent,
+            number,
+            sent: left,
+            admitted,
             rate,
             pace: self.believed,
             is_young,
@@ -309,6 +314,13 @@ impl Limit {
         self.believed = self.believed.clamp(LIMIT_MIN, self.most);
         self.plateau = self.believed;
         self.enter(Mode::Hold);
+    }
+
+    /// Another request was refused, which had left before and was taken for admitted till now.
+    pub(super) fn also_refused(&mut self, number: u64) {
+        if let Some(search) = self.search.as_mut().filter(|search| number < search.number) {
+            search.admitted = search.admitted.saturating_sub(1);
+        }
     }
 
     /// Who gave the limit knows it: what is refused below it has other reasons, and the closure heeds
@@ -376,12 +388,14 @@ impl Limit {
         self.plateau = self.plateau.min(self.believed);
     }
 
-    /// The first request after a refusal was admitted although more had left in the minute
-    /// before it than before the refusal: a bucket. Its rate is between what was measured and the pace that met it.
-    pub(super) fn readmitted(&mut self, sent: u32) {
+    /// The first request after a refusal was admitted although more had left in the minute before it than in that
+    /// before the refusal: a bucket. Among the first requests those that were refused are no proof of one, since a
+    /// quick search has many of them. Its rate is between what was measured and the pace that met it.
+    pub(super) fn readmitted(&mut self, (sent, admitted): (u32, u32)) {
         if let Some(search) = self.search
             && self.confidence == 0
-            && f64::from(sent) > search.sent
+            && sent > search.sent
+            && (admitted >= search.admitted || !search.is_young)
         {
             let between = (search.rate * search.pace).sqrt().min(0.9 * search.pace);
             self.believed = self.believed.max(between).min(self.most);

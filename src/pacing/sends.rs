@@ -27,7 +27,8 @@ pub(super) struct Send {
     pub(super) at: Instant,
     /// Other requests on their way when it left.
     pub(super) in_flight: u32,
-    pub(super) refused: bool,
+    /// How many of them were refused.
+    pub(super) refused: u32,
     /// Images that it brought; one each until that is known.
     pub(super) images: u32,
     /// How many had left since the log began, these included.
@@ -48,13 +49,13 @@ impl Sends {
 
     /// Adds one with a number that is higher than all before.
     pub(super) fn add(&mut self, number: u64, at: Instant, in_flight: u32) {
-        self.push(Send { number, count: 1, at, in_flight, refused: false, images: 1, total: 0 });
+        self.push(Send { number, count: 1, at, in_flight, refused: 0, images: 1, total: 0 });
     }
 
-    /// Adds `count` that left together and brought so many images.
-    pub(super) fn add_many(&mut self, at: Instant, count: u32, images: u32) {
+    /// Adds `count` that left together, of which some were refused, and brought so many images.
+    pub(super) fn add_many(&mut self, at: Instant, (count, refused, images): (u32, u32, u32)) {
         let number = self.log.back().map_or(0, |last| last.number + u64::from(count));
-        self.push(Send { number, count, at, in_flight: 0, refused: false, images, total: 0 });
+        self.push(Send { number, count, at, in_flight: 0, refused, images, total: 0 });
     }
 
     fn push(&mut self, mut send: Send) {
@@ -85,7 +86,15 @@ impl Sends {
     /// The send with this number was refused.
     pub(super) fn refused(&mut self, number: u64) {
         if let Some(send) = self.by_number(number) {
-            send.refused = true;
+            send.refused = 1;
+        }
+    }
+
+    /// One more of those that left by then was refused.
+    pub(super) fn refused_by(&mut self, at: Instant) {
+        let left = self.log.partition_point(|send| send.at <= at);
+        if let Some(send) = left.checked_sub(1).and_then(|last| self.log.get_mut(last)) {
+            send.refused = send.refused.saturating_add(1).min(send.count);
         }
     }
 
@@ -125,6 +134,13 @@ impl Sends {
     pub(super) fn before(&self, number: u64, at: Instant) -> u32 {
         let up_to = self.log.partition_point(|send| (send.at, send.number) < (at, number));
         self.count(self.left_before(at, MINUTE), up_to)
+    }
+
+    /// How many of those were not refused.
+    pub(super) fn admitted_before(&self, number: u64, at: Instant) -> u32 {
+        let from = at.checked_sub(MINUTE).unwrap_or(at);
+        let refused = self.between(from, at).map(|send| send.refused).fold(0, u32::saturating_add);
+        self.before(number, at).saturating_sub(refused)
     }
 
     /// How many more may leave at `now` so that no `window` holds more than `limit`, and if

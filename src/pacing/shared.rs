@@ -86,8 +86,8 @@ struct Kept {
     unused: u32,
     succeeded_at: i64,
     sent_since: u32,
-    /// Milliseconds since they left, how many, and their images; oldest first.
-    sends: Vec<(u32, u32, u32)>,
+    /// Milliseconds since they left, how many, how many of them were refused, and their images; oldest first.
+    sends: Vec<(u32, u32, u32, u32)>,
 }
 
 impl Lane {
@@ -121,21 +121,23 @@ impl Lane {
         serde_json::to_string(&kept).unwrap_or_default()
     }
 
-    fn kept_sends(&self, now: Instant) -> Vec<(u32, u32, u32)> {
+    fn kept_sends(&self, now: Instant) -> Vec<(u32, u32, u32, u32)> {
         let is_crowded = self.sends.in_window(now, WINDOW_MAX) as usize > SENDS_MAX;
         let apart = if is_crowded { SENDS_APART } else { Duration::ZERO };
-        let mut kept: Vec<(u32, u32, u32)> = Vec::new();
+        let mut kept: Vec<(u32, u32, u32, u32)> = Vec::new();
         let mut begun: Option<Instant> = None;
         for send in self.sends.left_within(now, WINDOW_MAX) {
             match (kept.last_mut(), begun) {
                 (Some(last), Some(begun)) if send.at.saturating_duration_since(begun) <= apart => {
                     last.1 = last.1.saturating_add(send.count);
-                    last.2 = last.2.saturating_add(send.images);
+                    last.2 = last.2.saturating_add(send.refused);
+                    last.3 = last.3.saturating_add(send.images);
                 }
                 _ => {
                     begun = Some(send.at);
                     let ago = now.saturating_duration_since(send.at).as_millis();
-                    kept.push((u32::try_from(ago).unwrap_or(u32::MAX), send.count, send.images));
+                    let ago = u32::try_from(ago).unwrap_or(u32::MAX);
+                    kept.push((ago, send.count, send.refused, send.images));
                 }
             }
         }
@@ -167,9 +169,9 @@ impl Lane {
         lane.succeeded_at = time(kept.succeeded_at).min(now);
         (lane.volley, lane.held_by, lane.unused) = (kept.volley, kept.held_by, kept.unused);
         lane.sent_since = kept.sent_since;
-        for (ago, count, images) in kept.sends {
+        for (ago, count, refused, images) in kept.sends {
             let at = then.checked_sub(Duration::from_millis(u64::from(ago))).unwrap_or(then);
-            lane.sends.add_many(at, count, images);
+            lane.sends.add_many(at, (count, refused, images));
         }
         lane
     }
@@ -257,7 +259,12 @@ impl Lane {
                 self.sends.brought_by(ticket.sent_at, images);
                 self.answered(now, ticket, slowest);
             }
-            End::Refused(hints) => drop(self.refused(now, ticket, hints, rng)),
+            End::Refused(hints) => {
+                if !is_read {
+                    self.sends.refused_by(ticket.sent_at);
+                }
+                self.refused(now, ticket, hints, rng);
+            }
             End::Overloaded(hint) => drop(self.overloaded(now, ticket, hint, rng)),
             End::Parked(for_) => drop(self.parked(now, ticket, for_)),
             End::Gone => self.ended(now, ticket),

@@ -242,6 +242,7 @@ fn many_workers_find_a_quick_limit_with_hardly_more_refusals_than_one() {
     let rows = rows(&[
         of("0.2 s, 8 in flight, sliding", 8, server(SLIDING), 0.002),
         of("0.2 s, 64 in flight, sliding", 64, server(SLIDING), 0.0028),
+        of("0.2 s, 300/min, sliding, hints", 64, says(Says::When, at(300.0, server(SLIDING))), 0.009),
         of("0.2 s, 8 in flight, fixed", 8, server(FIXED), 0.003),
         of("0.2 s, 64 in flight, fixed", 64, server(FIXED), 0.0042),
     ]);
