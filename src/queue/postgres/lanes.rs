@@ -10,9 +10,10 @@ const FIND: &str = "
 SELECT lane, per_minute, limit_source, confidence, in_flight_max, learned_at
 FROM lane WHERE provider = $1 AND model = $2 AND key_id = $3";
 
+/// A lane that is shared is kept as it is (`kept`), and what one of its workers last saw of it is older.
 const LEARN: &str = "
 UPDATE lane SET per_minute = $2, limit_source = $3, confidence = $4, in_flight_max = $5, learned_at = now_ms($6)
-WHERE lane = $1";
+WHERE lane = $1 AND kept IS NULL";
 /// A worker that was declared dead has no lanes any more.
 const NOTE: &str = "
 INSERT INTO lane_state (worker, lane, sent_minute, per_minute, limit_source, in_flight, in_flight_max, opens_at, why)

@@ -29,14 +29,16 @@ const PAUSE_FOR_AN_END: Duration = Duration::from_millis(250);
 const LOG_MS: i64 = 300_000;
 const LOG_MAX: i64 = 16_384;
 
-/// The row is locked in one order by all. How many requests are under way is what was committed when it was
-/// asked for: others' claims may have been waited for. $1 lanes, $2 now.
+/// The rows are locked in one order by all, and the time is looked at once that is done: others may have been waited
+/// for. How many requests are under way is what was committed when it was asked for. $1 lanes, $2 now.
 const LOCK: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT lane, kept, kept_at FROM lane WHERE lane = ANY($1) ORDER BY lane FOR NO KEY UPDATE)
 SELECT l.lane, l.kept, l.kept_at, now_ms($2) AS now,
        (SELECT count(*) FROM worker w JOIN job j ON j.worker = w.worker AND j.state = 'running'
             JOIN attempt a ON a.attempt = j.attempt
         WHERE w.ended_at IS NULL AND a.lane = l.lane AND a.outcome = 'sent') AS under_way
-FROM lane l WHERE l.lane = ANY($1) ORDER BY l.lane FOR NO KEY UPDATE OF l";
+FROM locked l";
 /// The same count once the row is locked, where the server was found to limit it. $1 lane.
 const UNDER_WAY: &str = "
 SELECT count(*) FROM worker w JOIN job j ON j.worker = w.worker AND j.state = 'running'
