@@ -11,8 +11,8 @@ use nightpress::gemini::{Client, Endpoint, ImageFetcher, Key, Timeouts};
 use nightpress::job::{Clock, Job, JobState, ModelName, PriceTable, Provider, Spec, SystemClock};
 use nightpress::output::{Buckets, LocalDisk, RunFolder};
 use nightpress::pacing::RetryPolicy;
-use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
-use nightpress::queue::{JobFilter, LoadPolicy, LostPolicy, NewJob, Queue, Scope};
+use nightpress::queue::sqlite::{OpenOptions, SqliteQueue, Synchronous};
+use nightpress::queue::{Access, Identity, JobFilter, LoadPolicy, LostPolicy, NewJob, Queue, Scope};
 use nightpress::simulator::{Scenario, Simulator, SimulatorConfig};
 use nightpress::worker::{Concurrency, Event, Observer, PerMinute, Shutdown, Work, WorkConfig, work};
 

@@ -18,10 +18,10 @@ use nightpress::job::{
     AttemptOutcome, Digest, Job, LaneId, MediaType, Micros, ModelName, Provider, RunId, Spec, SystemClock,
     Usage, WorkerId,
 };
-use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
+use nightpress::queue::sqlite::{OpenOptions, SqliteQueue, Synchronous};
 use nightpress::queue::{
-    AttemptFacts, Claim, ClaimRequest, Company, LaneKey, LoadPolicy, NewJob, Next, Permits, PlannedOutput,
-    Queue, RunStart, Scope, Settlement, WorkerStart,
+    Access, AttemptFacts, Claim, ClaimRequest, Company, Identity, LaneKey, LoadPolicy, NewJob, Next, Permits,
+    PlannedOutput, Queue, RunStart, Scope, Settlement, WorkerStart,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

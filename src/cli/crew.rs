@@ -5,25 +5,21 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::text;
-use crate::job::{Clock, Timestamp, printable};
+use crate::job::printable;
 use crate::output::{RunFolder, worker_is_dead};
 use crate::queue::{Queue, QueueError, WorkerRow};
 
-/// A worker that was not heard of for so long is not counted, as the clocks of two machines may differ.
+/// A worker that was not heard of for so long is not counted: it is dead, and nobody is left to declare it.
 const SILENT: Duration = Duration::from_secs(60);
 /// Characters of a machine's name that are shown: a line has to fit into 80 columns.
 const HOST_CHARS_MAX: usize = 24;
 
 /// The workers that live. One that died is listed by the queue until the next run takes over what it had.
-pub(super) async fn living(
-    queue: &dyn Queue,
-    folder: &RunFolder,
-    clock: &dyn Clock,
-) -> Result<Vec<WorkerRow>, QueueError> {
+pub(super) async fn living(queue: &dyn Queue, folder: &RunFolder) -> Result<Vec<WorkerRow>, QueueError> {
     let lives = |worker: &WorkerRow| {
         // Of another machine's worker there is only its heartbeat to go by.
         if queue.spans_machines() {
-            clock.now().since(worker.heartbeat_at) < SILENT
+            worker.silent_for() < SILENT
         } else {
             !worker_is_dead(&folder.spool(), &worker.token).unwrap_or(false)
         }
@@ -34,18 +30,18 @@ pub(super) async fn living(
 }
 
 /// `blue-1 0.1.0: 8 running, since 2 h 5 min, heard 1 s ago`.
-pub(super) fn line(worker: &WorkerRow, now: Timestamp) -> String {
+pub(super) fn line(worker: &WorkerRow) -> String {
     let since = if worker.draining {
         "draining".to_owned()
     } else {
-        format!("since {}", text::span(now.since(worker.started_at)))
+        format!("since {}", text::span(worker.works_for()))
     };
     format!(
         "{} {}: {} running, {since}, heard {} ago",
         text::cut(&printable(&worker.host).to_string(), HOST_CHARS_MAX),
         worker.version,
         text::grouped(worker.running),
-        text::span(now.since(worker.heartbeat_at)),
+        text::span(worker.silent_for()),
     )
 }
 
@@ -61,7 +57,7 @@ pub(super) fn json(worker: &WorkerRow) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::WorkerId;
+    use crate::job::{Timestamp, WorkerId};
 
     #[test]
     fn a_line_fits_into_80_columns_and_holds_no_control_characters() {
@@ -74,14 +70,14 @@ mod tests {
             draining: false,
             started_at: Timestamp::from_ms(0),
             heartbeat_at: Timestamp::from_ms(86_340_000 - 59_000),
+            read_at: Timestamp::from_ms(86_340_000),
             running: 64,
         };
-        let now = Timestamp::from_ms(86_340_000);
-        let shown = line(&worker, now);
+        let shown = line(&worker);
         assert!(shown.chars().count() + 2 <= 80 && !shown.contains('\u{1b}'), "{shown}");
         let worker = WorkerRow { host: "blue".to_owned(), ..worker };
-        assert_eq!(line(&worker, now), "blue 0.1.0: 64 running, since 23 h 59 min, heard 59 s ago");
+        assert_eq!(line(&worker), "blue 0.1.0: 64 running, since 23 h 59 min, heard 59 s ago");
         let worker = WorkerRow { draining: true, ..worker };
-        assert_eq!(line(&worker, now), "blue 0.1.0: 64 running, draining, heard 59 s ago");
+        assert_eq!(line(&worker), "blue 0.1.0: 64 running, draining, heard 59 s ago");
     }
 }

@@ -83,6 +83,7 @@ macro_rules! conformance_suite {
                 a_dead_worker_has_lost_everything
                 a_machine_is_drained_once_and_for_all_its_workers
                 a_worker_with_leases_does_not_retire
+                how_long_a_worker_is_silent_is_told_by_the_clock_of_the_queue
                 rescued_jobs_queue_behind_untried_ones
                 a_job_that_was_lost_three_times_is_handed_out_alone
                 two_losses_alone_fail_a_job_and_retry_forgives_it

@@ -59,6 +59,19 @@ pub enum QueueError {
         /// The newest that this program knows.
         known: i64,
     },
+    /// An older program has written this queue, and who only looks does not update it.
+    #[error(
+        "the queue at {path} has schema {found}, this program reads {known}; look at it with the nightpress that \
+         works on it, or update it with `nightpress load` or `work` of this version when no older worker is left"
+    )]
+    OlderSchema {
+        /// The database.
+        path: String,
+        /// Its schema.
+        found: i64,
+        /// The one that this program reads.
+        known: i64,
+    },
     /// A database that is not one of ours.
     #[error("{path} is a database of another program, not a queue; use another folder with -o")]
     NotAQueue {

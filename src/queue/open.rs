@@ -9,7 +9,11 @@ pub enum Access {
     Create,
     /// To work on; [`super::QueueError::Missing`] when it is not there.
     Existing,
-    /// To look at; staging and comparing work, all else that writes is [`super::QueueError::Disk`].
+    /// To look at while others work on it, in whatever version: the schema stays as it is.
+    /// [`super::QueueError::Missing`] when it is not there, [`super::QueueError::OlderSchema`] where this program would
+    /// have to update it.
+    Look,
+    /// As `Look`, to compare with; staging and comparing work, all else that writes is [`super::QueueError::Disk`].
     /// Writes nothing below the run folder, not even the files beside the database that SQLite
     /// makes for its readers, unless another process left or holds a write-ahead log.
     /// [`super::QueueError::Missing`] when it is not there: compare with [`super::sqlite::SqliteQueue::in_memory`].

@@ -248,6 +248,22 @@ pub struct WorkerRow {
     pub started_at: Timestamp,
     /// When it was last heard of.
     pub heartbeat_at: Timestamp,
+    /// When this was read, by the clock that the other times are of: another machine's may differ.
+    pub read_at: Timestamp,
     /// Jobs that it holds.
     pub running: u64,
+}
+
+impl WorkerRow {
+    /// How long it has worked.
+    #[must_use]
+    pub fn works_for(&self) -> Duration {
+        self.read_at.since(self.started_at)
+    }
+
+    /// How long it was not heard of.
+    #[must_use]
+    pub fn silent_for(&self) -> Duration {
+        self.read_at.since(self.heartbeat_at)
+    }
 }

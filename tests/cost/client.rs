@@ -12,8 +12,8 @@ use nightpress::job::{
 };
 use nightpress::output::{Buckets, LocalDisk, RunFolder};
 use nightpress::pacing::RetryPolicy;
-use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
-use nightpress::queue::{LoadPolicy, LostPolicy, NewJob, Queue, Scope};
+use nightpress::queue::sqlite::{OpenOptions, SqliteQueue, Synchronous};
+use nightpress::queue::{Access, Identity, LoadPolicy, LostPolicy, NewJob, Queue, Scope};
 use nightpress::worker::{Concurrency, Ending, PerMinute, Shutdown, Unobserved, Work, WorkConfig, work};
 
 use super::{picture, server};

@@ -14,8 +14,8 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use nightpress::job::{AttemptId, AttemptOutcome, CRASH_AT, CrashPoint, Digest, JobState, SystemClock};
 use nightpress::output::RunFolder;
-use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
-use nightpress::queue::{AttemptRow, JobFilter, JobRow, Queue as _, QueueError};
+use nightpress::queue::sqlite::{OpenOptions, SqliteQueue, Synchronous};
+use nightpress::queue::{Access, AttemptRow, Identity, JobFilter, JobRow, Queue as _, QueueError};
 use nightpress::simulator::{
     Fault, FaultRule, Latency, LogEntry, Pictures, Scenario, Simulator, SimulatorConfig, StreamShape,
 };

@@ -11,8 +11,10 @@ use nightpress::job::{
 use nightpress::manifest::Objects;
 use nightpress::output::{Buckets, Disk, LocalDisk, RunFolder};
 use nightpress::pacing::{Backoff, RetryPolicy};
-use nightpress::queue::sqlite::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
-use nightpress::queue::{AttemptRow, JobFilter, JobRow, LoadPolicy, LostPolicy, NewJob, Queue, Scope};
+use nightpress::queue::sqlite::{OpenOptions, SqliteQueue, Synchronous};
+use nightpress::queue::{
+    Access, AttemptRow, Identity, JobFilter, JobRow, LoadPolicy, LostPolicy, NewJob, Queue, Scope,
+};
 use nightpress::simulator::{FaultRule, Pictures, RequestLog, Scenario, Simulator, SimulatorConfig};
 use nightpress::worker::{
     Concurrency, Ending, Event, Observer, PerMinute, Shutdown, Work, WorkConfig, WorkError, work,

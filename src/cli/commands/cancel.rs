@@ -8,8 +8,7 @@ use crate::cli::exit::Exit;
 use crate::cli::session::Session;
 use crate::cli::text;
 use crate::job::JobState;
-use crate::queue::Selection;
-use crate::queue::sqlite::Access;
+use crate::queue::{Access, Selection};
 
 pub(in crate::cli) async fn run(session: Session, args: CancelArgs) -> Result<Exit> {
     let (site, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;

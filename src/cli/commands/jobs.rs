@@ -8,8 +8,7 @@ use crate::cli::exit::Exit;
 use crate::cli::session::Session;
 use crate::cli::text;
 use crate::job::printable;
-use crate::queue::sqlite::Access;
-use crate::queue::{JobFilter, JobRow};
+use crate::queue::{Access, JobFilter, JobRow};
 use crate::report::{Money, Tokens, error_line};
 
 const PAGE_ROWS: u32 = 500;
@@ -17,7 +16,7 @@ const ID_COLUMNS: usize = 32;
 const ERROR_CHARS_MAX: usize = 120;
 
 pub(in crate::cli) async fn run(session: Session, args: JobsArgs) -> Result<Exit> {
-    let (_, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
+    let (_, queue) = session.existing(&args.folder, &args.queue, Access::Look).await?;
     let filter = JobFilter { states: args.states, scope: args.scope.scope() };
     let terminal = &session.terminal;
     let mut after = None;

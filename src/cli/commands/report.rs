@@ -10,12 +10,11 @@ use crate::cli::session::Session;
 use crate::cli::site::Site;
 use crate::job::printable;
 use crate::output::Results;
-use crate::queue::Queue;
-use crate::queue::sqlite::Access;
+use crate::queue::{Access, Queue};
 use crate::report::{REPORTS, write_last_reports};
 
 pub(in crate::cli) async fn run(session: Session, args: ReportArgs) -> Result<Exit> {
-    let (site, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
+    let (site, queue) = session.existing(&args.folder, &args.queue, Access::Look).await?;
     let written = write(queue.as_ref(), &site).await;
     queue.close().await;
     let results = written?;

@@ -8,8 +8,7 @@ use crate::cli::exit::Exit;
 use crate::cli::session::Session;
 use crate::cli::text;
 use crate::job::{JobName, JobState};
-use crate::queue::sqlite::Access;
-use crate::queue::{Queue, QueueError, Selection};
+use crate::queue::{Access, Queue, QueueError, Selection};
 
 pub(in crate::cli) async fn run(session: Session, args: RetryArgs) -> Result<Exit> {
     let (site, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;

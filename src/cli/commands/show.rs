@@ -9,15 +9,14 @@ use crate::cli::exit::Exit;
 use crate::cli::session::Session;
 use crate::cli::text;
 use crate::job::{JobName, printable};
-use crate::queue::sqlite::Access;
-use crate::queue::{AttemptRow, JobRow, Queue, QueueError};
+use crate::queue::{Access, AttemptRow, JobRow, Queue, QueueError};
 use crate::report::{Money, Tokens, error_line};
 
 /// Attempts that are shown; a job has a handful, unless a limit turned it away all night.
 const ATTEMPTS_MAX: u32 = 1_000;
 
 pub(in crate::cli) async fn run(session: Session, args: ShowArgs) -> Result<Exit> {
-    let (_, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
+    let (_, queue) = session.existing(&args.folder, &args.queue, Access::Look).await?;
     let found = find(queue.as_ref(), &args.job).await;
     queue.close().await;
     let (job, attempts) = found?;

@@ -16,8 +16,7 @@ use crate::cli::signals::Signals;
 use crate::cli::text;
 use crate::job::{AttemptOutcome, Clock, JobState, Timestamp, printable};
 use crate::output::{Results, RunFolder};
-use crate::queue::sqlite::Access;
-use crate::queue::{LaneStateRow, Left, Queue, QueueError, Scope, Tally, WorkerRow};
+use crate::queue::{Access, LaneStateRow, Left, Queue, QueueError, Scope, Tally, WorkerRow};
 use crate::report::Summary;
 
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -40,7 +39,7 @@ struct Look {
 }
 
 pub(in crate::cli) async fn run(session: Session, args: StatusArgs) -> Result<Exit> {
-    let (site, queue) = session.existing(&args.folder, &args.queue, Access::Existing).await?;
+    let (site, queue) = session.existing(&args.folder, &args.queue, Access::Look).await?;
     let results = site.results(Some(queue.as_ref())).await?;
     if args.watch {
         watch(&session, (&results, queue.as_ref()), args.json).await?;
@@ -110,10 +109,13 @@ impl Look {
     async fn take(queue: &dyn Queue, folder: &RunFolder, clock: &dyn Clock) -> Result<Self, QueueError> {
         let tally = queue.tally().await?;
         let left = queue.left(&Scope::default()).await?;
-        let workers = crew::living(queue, folder, clock).await?;
+        let workers = crew::living(queue, folder).await?;
         let mut lanes = queue.lane_states().await?;
         lanes.retain(|lane| workers.iter().any(|worker| worker.worker == lane.worker));
-        let rates = if workers.is_empty() { None } else { rates(queue, clock).await? };
+        let rates = match workers.first() {
+            Some(worker) => rates(queue, worker.read_at).await?,
+            None => None,
+        };
         let to_do = left.ready + left.snoozed + left.waiting + left.running;
         let time_left = rates.filter(|_| to_do > 0).and_then(|rates| {
             text::time_left(to_do, rates.jobs, lanes.iter().map(|lane| lane.state.per_minute))
@@ -157,7 +159,7 @@ impl Look {
             lines.push("nobody works on it".to_owned());
         } else {
             lines.push(text::count(self.workers.len() as u64, "worker"));
-            lines.extend(self.workers.iter().map(|worker| format!("  {}", crew::line(worker, self.now))));
+            lines.extend(self.workers.iter().map(|worker| format!("  {}", crew::line(worker))));
         }
         lines.extend(self.lanes.iter().map(|lane| format!("  {}", self.lane_line(lane))));
         lines
@@ -198,10 +200,9 @@ struct Rates {
     jobs: f64,
 }
 
-/// What the last requests came to; `None` when nothing moves.
-async fn rates(queue: &dyn Queue, clock: &dyn Clock) -> Result<Option<Rates>, QueueError> {
+/// What the last requests came to, by the queue's clock; `None` when nothing moves.
+async fn rates(queue: &dyn Queue, now: Timestamp) -> Result<Option<Rates>, QueueError> {
     let mut recent = queue.latest_attempts(RECENT_ATTEMPTS).await?;
-    let now = clock.now();
     recent.retain(|attempt| now.since(attempt.sent_at) <= RECENT);
     let Some(first) = recent.first() else { return Ok(None) };
     let with = |outcomes: &[AttemptOutcome]| {

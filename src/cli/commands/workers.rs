@@ -10,15 +10,15 @@ use crate::cli::session::Session;
 use crate::cli::text;
 use crate::job::printable;
 use crate::output::RunFolder;
-use crate::queue::sqlite::Access;
-use crate::queue::{Queue, WorkerRow};
+use crate::queue::{Access, Queue, WorkerRow};
 
 pub(in crate::cli) async fn run(session: Session, args: WorkersArgs) -> Result<Exit> {
     let (of, host) = match args.command {
         None => (args.of, None),
         Some(WorkersCommand::Drain { host, of }) => (of, Some(host)),
     };
-    let (site, queue) = session.existing(&of.folder, &of.queue, Access::Existing).await?;
+    let access = if host.is_some() { Access::Existing } else { Access::Look };
+    let (site, queue) = session.existing(&of.folder, &of.queue, access).await?;
     let done = look(&session, (queue.as_ref(), &site.folder), host.as_deref(), of.json).await;
     queue.close().await;
     done.map(|()| Exit::Done)
@@ -30,7 +30,7 @@ async fn look(
     host: Option<&str>,
     as_json: bool,
 ) -> Result<()> {
-    let living = crew::living(queue, folder, session.clock.as_ref()).await?;
+    let living = crew::living(queue, folder).await?;
     match host {
         None => {
             list(session, &living, as_json);
@@ -46,8 +46,7 @@ fn list(session: &Session, living: &[WorkerRow], as_json: bool) {
         session.terminal.json(&json!({ "workers": workers }).to_string());
         return;
     }
-    let now = session.clock.now();
-    let lines: Vec<String> = living.iter().map(|worker| crew::line(worker, now)).collect();
+    let lines: Vec<String> = living.iter().map(crew::line).collect();
     session
         .terminal
         .out(if lines.is_empty() { "nobody works on it".to_owned() } else { lines.join("\n") }.as_str());

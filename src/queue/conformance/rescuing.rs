@@ -103,6 +103,17 @@ pub(in crate::queue) async fn a_machine_is_drained_once_and_for_all_its_workers(
     assert_eq!(world.queue.drain("blue").await.unwrap(), 1, "who has ended is not counted");
 }
 
+pub(in crate::queue) async fn how_long_a_worker_is_silent_is_told_by_the_clock_of_the_queue(
+    bench: &dyn Bench,
+) {
+    let world = World::new(bench).await;
+    world.clock.advance(Duration::from_secs(8));
+    world.queue.heartbeat(world.worker).await.unwrap();
+    world.clock.advance(Duration::from_secs(5));
+    let row = world.queue.workers().await.unwrap().remove(0);
+    assert_eq!((row.works_for(), row.silent_for()), (Duration::from_secs(13), Duration::from_secs(5)));
+}
+
 pub(in crate::queue) async fn a_worker_with_leases_does_not_retire(bench: &dyn Bench) {
     let world = World::new(bench).await;
     world.load(jobs(&["a"])).await;

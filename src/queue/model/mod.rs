@@ -170,7 +170,7 @@ impl Queue for ModelQueue {
     }
 
     async fn workers(&self) -> Result<Vec<WorkerRow>, QueueError> {
-        self.with(|rows, _| Ok(rows.living()))
+        self.with(|rows, now| Ok(rows.living(now)))
     }
 
     async fn rescue(

@@ -50,6 +50,7 @@ impl Rows {
             draining: false,
             started_at: now,
             heartbeat_at: now,
+            read_at: now,
             running: 0,
         };
         self.workers.push(WorkerRec { row, ended: false });
@@ -75,10 +76,11 @@ impl Rows {
         true
     }
 
-    pub(super) fn living(&self) -> Vec<WorkerRow> {
+    pub(super) fn living(&self, now: i64) -> Vec<WorkerRow> {
+        let read_at = Timestamp::from_ms(now);
         let living = self.workers.iter().filter(|worker| !worker.ended);
         let count = |worker| self.leases_of(worker).count() as u64;
-        living.map(|one| WorkerRow { running: count(one.row.worker), ..one.row.clone() }).collect()
+        living.map(|one| WorkerRow { running: count(one.row.worker), read_at, ..one.row.clone() }).collect()
     }
 
     pub(super) fn lane(&mut self, key: &LaneKey) -> LaneRow {

@@ -21,6 +21,7 @@ use super::bounds::{
 use super::connect::{Role, connect};
 use super::fate::{Fate, Transaction, ask, history};
 use super::fault::{Doing, Nature, is_read_only, nature_of, no_answer, unknown_commit};
+use super::migrate;
 use super::patience::{Haste, Outage};
 use crate::job::Clock;
 use crate::queue::QueueError;
@@ -127,6 +128,9 @@ enum Failed<T> {
     Unsure { transaction: Transaction, value: T, error: QueueError },
 }
 
+/// The batch of a link while its queue is opened. Batches are numbered from 1.
+const UNOPENED: i64 = 0;
+
 /// The tries of one command that others were in the way of.
 #[derive(Default)]
 struct Tries {
@@ -152,7 +156,7 @@ impl Link {
     pub(super) fn new(place: Arc<Place>, role: Role, (haste, closing): (Haste, CancellationToken)) -> Self {
         let patience = place.patience_at_start;
         let (session, outage) = (None, None);
-        Self { place, role, batch: 0, session, staging_lost: false, patience, outage, haste, closing }
+        Self { place, role, batch: UNOPENED, session, staging_lost: false, patience, outage, haste, closing }
     }
 
     /// From now on it works on this batch, and is patient.
@@ -277,6 +281,10 @@ impl Link {
     async fn connect(&self) -> Result<(PgConnection, Option<String>), QueueError> {
         let what = "connecting";
         let mut conn = connect(&self.place, self.role).await.doing(what)?;
+        // A newer program may have come by since the batch was opened.
+        if self.batch != UNOPENED {
+            migrate::check(&mut conn, &self.place).await?;
+        }
         let history = if self.role == Role::Write { history(&mut conn).await.doing(what)? } else { None };
         Ok((conn, history))
     }

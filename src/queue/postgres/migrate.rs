@@ -29,6 +29,8 @@ const RECORD: &str = "INSERT INTO migration (version, program) VALUES ($1, $2)";
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext($1), hashtext('migration'))";
 /// A statement of a script may take long on a large queue, and so may the wait for who runs it.
 const BOUNDS: &str = "SET LOCAL statement_timeout = '30min'; SET LOCAL lock_timeout = '30min'";
+/// A script that waits for a table has all others wait behind it: it lets them pass, and comes again.
+const STEP_BACK: &str = "SET LOCAL lock_timeout = '5s'";
 
 /// Brings the schema up to date in one transaction.
 pub(super) async fn migrate(conn: &mut PgConnection, place: &Place) -> Result<(), QueueError> {
@@ -47,6 +49,7 @@ async fn make(conn: &mut PgConnection, place: &Place) -> Result<(), QueueError> 
     let what = "making the schema";
     sqlx::raw_sql(BOUNDS).execute(&mut *conn).await.doing(what)?;
     sqlx::query(LOCK).bind(place.schema.clone()).execute(&mut *conn).await.doing(what)?;
+    sqlx::raw_sql(STEP_BACK).execute(&mut *conn).await.doing(what)?;
     let done = version(conn, place).await?;
     if done == 0 {
         let create = format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(&place.schema));
@@ -61,19 +64,39 @@ async fn make(conn: &mut PgConnection, place: &Place) -> Result<(), QueueError> 
     Ok(())
 }
 
+/// Fails unless the schema is that of this program.
+pub(super) async fn check(conn: &mut PgConnection, place: &Place) -> Result<(), QueueError> {
+    match version(conn, place).await? {
+        0 => Err(QueueError::Missing { path: path(place) }),
+        found if found < SCRIPTS.len() => Err(QueueError::OlderSchema {
+            path: path(place),
+            found: number(found),
+            known: number(SCRIPTS.len()),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// How many scripts have run.
 pub(super) async fn version(conn: &mut PgConnection, place: &Place) -> Result<usize, QueueError> {
     let what = "reading the schema's version";
-    let path = || format!("{} (schema {})", place.address, place.schema);
     let tables = sqlx::query_as::<_, (i64, i64)>(TABLES).bind(place.schema.clone());
     let (ours, all) = tables.fetch_one(&mut *conn).await.doing(what)?;
     if ours == 0 {
-        return if all == 0 { Ok(0) } else { Err(QueueError::NotAQueue { path: path() }) };
+        return if all == 0 { Ok(0) } else { Err(QueueError::NotAQueue { path: path(place) }) };
     }
     let found: i64 = sqlx::query_scalar(VERSION).fetch_one(conn).await.doing(what)?;
-    let known = i64::try_from(SCRIPTS.len()).unwrap_or(i64::MAX);
+    let known = number(SCRIPTS.len());
     if found > known {
-        return Err(QueueError::NewerSchema { path: path(), found, known });
+        return Err(QueueError::NewerSchema { path: path(place), found, known });
     }
     Ok(usize::try_from(found).unwrap_or(0))
+}
+
+fn path(place: &Place) -> String {
+    format!("{} (schema {})", place.address, place.schema)
+}
+
+fn number(version: usize) -> i64 {
+    i64::try_from(version).unwrap_or(i64::MAX)
 }

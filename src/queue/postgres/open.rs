@@ -40,7 +40,7 @@ pub struct OpenOptions {
     pub address: Address,
     /// Which of its batches.
     pub batch: String,
-    /// What for. [`Access::ReadOnly`] makes nothing, not even the schema.
+    /// What for. [`Access::Look`] and [`Access::ReadOnly`] make nothing, not even the schema.
     pub access: Access,
     /// Whose it must be.
     pub identity: Identity,
@@ -84,7 +84,10 @@ impl PostgresQueue {
         (access, identity): (Access, Identity),
     ) -> Result<Self, QueueError> {
         let (place, closing, haste) = (Arc::new(place), CancellationToken::new(), Haste::none());
-        let role = if access == Access::ReadOnly { Role::Look } else { Role::Write };
+        let role = match access {
+            Access::Create | Access::Existing => Role::Write,
+            Access::Look | Access::ReadOnly => Role::Look,
+        };
         let ends = || (haste.clone(), closing.clone());
         let mut link = Link::new(Arc::clone(&place), role, ends());
         let batch = match prepare(&mut link, &place, (name, access, identity)).await {
@@ -139,8 +142,9 @@ async fn prepare(
                 if access != Access::Create && version == 0 {
                     return Ok(false);
                 }
-                if access != Access::ReadOnly {
-                    migrate::migrate(&mut session.conn, &place).await?;
+                match access {
+                    Access::Create | Access::Existing => migrate::migrate(&mut session.conn, &place).await?,
+                    Access::Look | Access::ReadOnly => migrate::check(&mut session.conn, &place).await?,
                 }
                 Ok(true)
             })

@@ -44,24 +44,29 @@ const OUTPUTS_OF: &str = "
 SELECT o.job, o.output, o.kind, o.name, o.media, o.bytes, o.sha256, o.width, o.height FROM output o
 WHERE o.job = ANY($1) AND (o.status = 'published') IS TRUE ORDER BY o.job, o.position, o.output";
 
+/// Attempts by a condition. Columns are named: a prepared `a.*` fails once the table has one more.
+macro_rules! attempts {
+    ($condition:literal) => {
+        concat!(
+            "SELECT a.attempt, a.job, a.revision, a.run, a.sent_at, a.ended_at, a.outcome, a.http_status, a.error_code,
+            a.error, a.note, a.finish_reason, a.response_id, a.caption, a.prompt_tokens, a.candidates_tokens,
+            a.image_tokens, a.thoughts_tokens, a.total_tokens, a.bytes, a.first_byte_ms, a.total_ms, a.cost,
+            a.cost_at_most, j.name AS job_name, l.provider, l.model, l.key_id
+            FROM attempt a JOIN job j ON j.job = a.job JOIN lane l ON l.lane = a.lane WHERE ",
+            $condition
+        )
+    };
+}
+
 /// $1 attempts.
-const ATTEMPTS_BY_ID: &str = "
-SELECT a.*, j.name AS job_name, l.provider, l.model, l.key_id
-FROM attempt a JOIN job j ON j.job = a.job JOIN lane l ON l.lane = a.lane WHERE a.attempt = ANY($1)";
+const ATTEMPTS_BY_ID: &str = attempts!("a.attempt = ANY($1)");
 /// $1 batch, $2 after, $3 limit, $4 job or none.
-const ATTEMPTS: &str = "
-SELECT a.*, j.name AS job_name, l.provider, l.model, l.key_id
-FROM attempt a JOIN job j ON j.job = a.job JOIN lane l ON l.lane = a.lane
-WHERE a.batch = $1 AND a.attempt > $2 AND $4::bigint IS NULL ORDER BY a.attempt LIMIT $3";
-const ATTEMPTS_OF: &str = "
-SELECT a.*, j.name AS job_name, l.provider, l.model, l.key_id
-FROM attempt a JOIN job j ON j.job = a.job JOIN lane l ON l.lane = a.lane
-WHERE a.batch = $1 AND a.attempt > $2 AND a.job = $4 ORDER BY a.attempt LIMIT $3";
+const ATTEMPTS: &str =
+    attempts!("a.batch = $1 AND a.attempt > $2 AND $4::bigint IS NULL ORDER BY a.attempt LIMIT $3");
+const ATTEMPTS_OF: &str =
+    attempts!("a.batch = $1 AND a.attempt > $2 AND a.job = $4 ORDER BY a.attempt LIMIT $3");
 /// $1 batch, $2 limit.
-const LATEST_ATTEMPTS: &str = "
-SELECT a.*, j.name AS job_name, l.provider, l.model, l.key_id
-FROM attempt a JOIN job j ON j.job = a.job JOIN lane l ON l.lane = a.lane
-WHERE a.batch = $1 ORDER BY a.attempt DESC LIMIT $2";
+const LATEST_ATTEMPTS: &str = attempts!("a.batch = $1 ORDER BY a.attempt DESC LIMIT $2");
 
 /// $1 batch, $2 after, $3 limit.
 const OUTPUTS: &str = "

@@ -24,9 +24,9 @@ const RETIRE: &str = "
 WITH locked AS MATERIALIZED (SELECT worker FROM worker WHERE worker = $1 AND ended_at IS NULL FOR UPDATE)
 UPDATE worker SET ended_at = now_ms($2) FROM locked WHERE worker.worker = locked.worker AND worker.ended_at IS NULL
   AND NOT EXISTS (SELECT 1 FROM job j WHERE j.worker = $1 AND j.state = 'running')";
-/// $1 batch.
+/// $1 batch, $2 now.
 const WORKERS: &str = "
-SELECT w.worker, w.token, w.host, w.pid, r.version, w.draining, w.started_at, w.heartbeat_at,
+SELECT w.worker, w.token, w.host, w.pid, r.version, w.draining, w.started_at, w.heartbeat_at, now_ms($2) AS read_at,
        (SELECT count(*) FROM job j WHERE j.worker = w.worker AND j.state = 'running') AS running
 FROM worker w JOIN run r ON r.run = w.run WHERE w.batch = $1 AND w.ended_at IS NULL ORDER BY w.worker";
 /// $1 batch, $2 host.
@@ -141,7 +141,8 @@ pub(super) async fn retire(session: &mut Session, worker: WorkerId) -> Result<bo
 }
 
 pub(super) async fn workers(session: &mut Session) -> Result<Vec<WorkerRow>, QueueError> {
-    let rows = sqlx::query(WORKERS).bind(session.batch).fetch_all(&mut session.conn).await;
+    let rows =
+        sqlx::query(WORKERS).bind(session.batch).bind(session.now()).fetch_all(&mut session.conn).await;
     rows.doing("listing workers")?
         .iter()
         .map(|row| {
@@ -154,6 +155,7 @@ pub(super) async fn workers(session: &mut Session) -> Result<Vec<WorkerRow>, Que
                 draining: get(row, "draining")?,
                 started_at: Timestamp::from_ms(get(row, "started_at")?),
                 heartbeat_at: Timestamp::from_ms(get(row, "heartbeat_at")?),
+                read_at: Timestamp::from_ms(get(row, "read_at")?),
                 running: count(row, "running")?,
             })
         })

@@ -4,8 +4,8 @@ use super::fault::Doing;
 use super::link::Session;
 use crate::queue::QueueError;
 
-/// Also of a schema that does not know of it yet, which who only looks leaves as it is. $1 batch.
-const RESULTS: &str = "SELECT to_jsonb(b) ->> 'results' FROM batch b WHERE b.batch = $1";
+/// $1 batch.
+const RESULTS: &str = "SELECT results FROM batch WHERE batch = $1";
 /// Decided once, and by the first result at the latest. $1 batch, $2 the place.
 const DECIDE: &str = "
 UPDATE batch SET results = $2 WHERE batch = $1 AND results IS NULL

@@ -10,12 +10,12 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::engine::Session;
-use super::{Access, Identity, OpenOptions, SqliteQueue, Synchronous, figures, read};
+use super::{OpenOptions, SqliteQueue, Synchronous, figures, read};
 use crate::job::{AttemptOutcome, JobState, LaneId, ModelName, Provider, RunId, SystemClock, WorkerId};
 use crate::queue::conformance::new_job;
 use crate::queue::{
-    AttemptFacts, Claim, ClaimRequest, Company, JobFilter, LaneKey, LoadPolicy, Next, Permits, Queue,
-    RunStart, Scope, Settlement, WorkerStart,
+    Access, AttemptFacts, Claim, ClaimRequest, Company, Identity, JobFilter, LaneKey, LoadPolicy, Next,
+    Permits, Queue, RunStart, Scope, Settlement, WorkerStart,
 };
 
 /// As many tasks as the largest usual concurrency.

@@ -40,6 +40,19 @@ fn make(conn: &Connection, path: &Path) -> Result<(), QueueError> {
     conn.pragma_update(None, "user_version", known()).doing("making the schema")
 }
 
+/// Fails unless the schema is that of this program.
+pub(super) fn check(conn: &Connection, path: &Path) -> Result<(), QueueError> {
+    let path_shown = || path.display().to_string();
+    match version(conn, path)? {
+        0 => Err(QueueError::Missing { path: path_shown() }),
+        found if found < SCRIPTS.len() => {
+            let found = i64::try_from(found).unwrap_or(i64::MAX);
+            Err(QueueError::OlderSchema { path: path_shown(), found, known: known() })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// How many scripts have run on this database.
 pub(super) fn version(conn: &Connection, path: &Path) -> Result<usize, QueueError> {
     // Tables first: another process may make them all, with their version, between two looks.

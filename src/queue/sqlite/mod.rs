@@ -40,7 +40,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::Connection;
 
-pub use open::{Access, Identity, OpenOptions, Synchronous};
+pub use open::{OpenOptions, Synchronous};
 
 use self::engine::Commands;
 use self::fault::located;
@@ -173,7 +173,8 @@ impl Queue for SqliteQueue {
     }
 
     async fn workers(&self) -> Result<Vec<WorkerRow>, QueueError> {
-        self.read(rescue::workers).await
+        let now = self.clock.now();
+        self.read(move |conn| rescue::workers(conn, now)).await
     }
 
     async fn drain(&self, host: &str) -> Result<u64, QueueError> {

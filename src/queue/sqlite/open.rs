@@ -14,9 +14,7 @@ use super::sql::Sql;
 use super::{SqliteQueue, migrate, stage};
 use crate::job::{Clock, CrashPoint, Provider, crash_point};
 use crate::platform;
-use crate::queue::QueueError;
-
-pub use crate::queue::open::{Access, Identity};
+use crate::queue::{Access, Identity, QueueError};
 
 /// Statements that a connection keeps prepared: all that one is asked for.
 const STATEMENTS_MAX: usize = 160;
@@ -131,8 +129,11 @@ fn prepare(
     (identity, clock): (&Identity, &dyn Clock),
 ) -> Result<i64, QueueError> {
     let missing = || QueueError::Missing { path: path.display().to_string() };
-    if access == Access::Existing && migrate::version(conn, path)? == 0 {
-        return Err(missing());
+    match access {
+        Access::Create => {}
+        Access::Existing if migrate::version(conn, path)? > 0 => {}
+        Access::Existing => return Err(missing()),
+        Access::Look | Access::ReadOnly => migrate::check(conn, path)?,
     }
     migrate::use_wal(conn, path)?;
     crash_point(CrashPoint::QueueOpened);
@@ -156,9 +157,7 @@ fn look_at(path: PathBuf, identity: &Identity, clock: Arc<dyn Clock>) -> Result<
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         connect(Path::new(&immutable(&path)), flags)?
     };
-    if migrate::version(&conn, &path)? == 0 {
-        return Err(QueueError::Missing { path: path.display().to_string() });
-    }
+    migrate::check(&conn, &path)?;
     let batch = find(&conn, identity)?;
     let batch = batch.ok_or_else(|| QueueError::Missing { path: path.display().to_string() })?;
     start(Session::new(conn, batch, path, clock), None)

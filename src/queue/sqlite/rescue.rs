@@ -97,7 +97,7 @@ pub(super) fn retire(session: &Session, worker: WorkerId) -> Result<bool, QueueE
     Ok(retired > 0)
 }
 
-pub(super) fn workers(conn: &Connection) -> Result<Vec<WorkerRow>, QueueError> {
+pub(super) fn workers(conn: &Connection, now: Timestamp) -> Result<Vec<WorkerRow>, QueueError> {
     conn.rows("listing workers", WORKERS, &[], |row| {
         Ok(WorkerRow {
             worker: WorkerId(get(row, "worker")?),
@@ -108,6 +108,7 @@ pub(super) fn workers(conn: &Connection) -> Result<Vec<WorkerRow>, QueueError> {
             draining: get(row, "draining")?,
             started_at: Timestamp::from_ms(get(row, "started_at")?),
             heartbeat_at: Timestamp::from_ms(get(row, "heartbeat_at")?),
+            read_at: now,
             running: count(row, "running")?,
         })
     })

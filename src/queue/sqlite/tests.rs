@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{Access, Identity, OpenOptions, SqliteQueue, Synchronous};
+use super::{OpenOptions, SqliteQueue, Synchronous};
 use crate::job::{Clock, Provider, SystemClock};
 use crate::queue::conformance::{Bench, conformance_suite};
-use crate::queue::{LoadPolicy, NewJob, Queue, QueueError, Scope};
+use crate::queue::{Access, Identity, LoadPolicy, NewJob, Queue, QueueError, Scope};
 
 use super::engine::Session;
 use super::fault::Doing as _;
@@ -167,7 +167,7 @@ async fn what_is_no_queue_of_ours_is_left_alone() {
     let conn = Connection::open(&foreign).unwrap();
     conn.execute_batch("CREATE TABLE theirs (x)").unwrap();
     conn.close().unwrap();
-    for access in [Access::Create, Access::Existing, Access::ReadOnly] {
+    for access in [Access::Create, Access::Existing, Access::Look, Access::ReadOnly] {
         let error = open(OpenOptions { access, ..options(&foreign) }).await.unwrap_err();
         assert!(matches!(error, QueueError::NotAQueue { .. }), "{access:?} {error:?}");
         let error = open(OpenOptions { access, ..options(folder.0.path()) }).await.unwrap_err();

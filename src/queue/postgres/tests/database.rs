@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use super::{Schema, simulator};
+use super::{Schema, simulator, support};
 use crate::job::{JobState, Provider};
 use crate::queue::conformance::{World, new_job};
 use crate::queue::{Access, Identity, LoadPolicy, Queue, QueueError, Scope, Selection};
@@ -10,7 +10,7 @@ use crate::queue::{Access, Identity, LoadPolicy, Queue, QueueError, Scope, Selec
 #[tokio::test]
 async fn a_queue_knows_whose_it_is() {
     let Some(schema) = Schema::new() else { return };
-    for access in [Access::Existing, Access::ReadOnly] {
+    for access in [Access::Existing, Access::Look, Access::ReadOnly] {
         let missing = schema.open_as("spring", access, Identity::AsItIs).await;
         assert!(
             matches!(&missing, Err(QueueError::Missing { path }) if path.contains("batch `spring`")),
@@ -58,7 +58,7 @@ async fn a_newer_schema_and_a_foreign_one_are_left_alone() {
         .execute(&mut conn)
         .await
         .unwrap();
-    for access in [Access::Create, Access::Existing, Access::ReadOnly] {
+    for access in [Access::Create, Access::Existing, Access::Look, Access::ReadOnly] {
         let newer = schema.open_as("default", access, Identity::AsItIs).await;
         let Err(error @ QueueError::NewerSchema { found: 99, known: 2, .. }) = newer else {
             panic!("{newer:?}")
@@ -70,6 +70,45 @@ async fn a_newer_schema_and_a_foreign_one_are_left_alone() {
     sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut conn).await.unwrap();
     let error = foreign.open_as("default", Access::Create, simulator()).await.unwrap_err();
     assert!(matches!(error, QueueError::NotAQueue { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn who_only_looks_leaves_an_older_schema_as_it_is() {
+    let Some(schema) = Schema::new() else { return };
+    schema.open().await.close().await;
+    let mut conn = schema.raw().await;
+    let older = "DELETE FROM migration WHERE version = 2; ALTER TABLE batch DROP COLUMN results";
+    sqlx::raw_sql(older).execute(&mut conn).await.unwrap();
+    for access in [Access::Look, Access::ReadOnly] {
+        let looked = schema.open_as("default", access, Identity::AsItIs).await;
+        let Err(error @ QueueError::OlderSchema { found: 1, known: 2, .. }) = looked else {
+            panic!("{looked:?}")
+        };
+        assert!(error.to_string().contains("when no older worker is left"), "{error}");
+    }
+    schema.open_as("default", Access::Existing, Identity::AsItIs).await.unwrap().close().await;
+    schema.open_as("default", Access::Look, Identity::AsItIs).await.unwrap().close().await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_schema_a_newer_program_has_changed_refuses_it_when_it_connects_again() {
+    let Some(server) = support::shared() else { return };
+    let name = support::unique("test");
+    let schema = Schema { url: format!("{}?application_name={name}", server.url()), name };
+    let world = World::new(&schema).await;
+    world.load(vec![new_job("a", 0)]).await;
+    assert!(!world.queue.heartbeat(world.worker).await.unwrap().declared_dead);
+    let mut conn = schema.raw().await;
+    let newer = "INSERT INTO migration (version, program) VALUES (99, 'later')";
+    sqlx::raw_sql(newer).execute(&mut conn).await.unwrap();
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE application_name = $1 AND pid <> pg_backend_pid()";
+    sqlx::query(kill).bind(&schema.name).execute(&mut conn).await.unwrap();
+    let refused =
+        |error: Option<QueueError>| matches!(error, Some(QueueError::NewerSchema { found: 99, .. }));
+    assert!(refused(world.queue.heartbeat(world.worker).await.err()));
+    assert!(refused(world.queue.claim(world.request(1)).await.err()));
+    assert!(refused(world.queue.tally().await.err()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,9 +201,12 @@ async fn a_glob_matches_as_it_does_in_sqlite() {
     let Some(schema) = Schema::new() else { return };
     let mut conn = schema.raw().await;
     let sqlite = rusqlite::Connection::open_in_memory().unwrap();
-    let globs =
-        ["*", "a*", "*b", "a?c", "[ab]*", "[^a]*", "[a-c]x", "[]x]", "a.c", "a+c", "[", "a[", "*猫*", "a\\*"];
-    let names = ["a", "abc", "a.c", "a+c", "bx", "cx", "x", "]", "猫", "a猫c", "a\\b", "aXc", "["];
+    let globs = [
+        "*", "a*", "*b", "a?c", "[ab]*", "[^a]*", "[a-c]x", "[]x]", "a.c", "a+c", "[", "a[", "*猫*", "a\\*",
+        "[z-a]", "[^z-a]", "[z-ab]*", "[a-]*", "[-a]*", "[]-a]", "[a-c-x]*", "[^-]*",
+    ];
+    let names =
+        ["a", "abc", "a.c", "a+c", "bx", "cx", "x", "]", "猫", "a猫c", "a\\b", "aXc", "[", "-", "z", "^"];
     for glob in globs {
         for name in names {
             let here: bool = sqlx::query_scalar("SELECT $1::text ~ $2")
