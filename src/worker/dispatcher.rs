@@ -23,7 +23,7 @@ use super::rescue::{Blocked, rescue};
 use super::room::Room;
 use super::{Ending, Event, Shift, Shutdown, Stop, Work, WorkError, ending};
 use crate::gemini::fault::Fault;
-use crate::job::{AttemptOutcome, CrashPoint, JobId, JobName, JobState, Micros, crash_point};
+use crate::job::{AttemptOutcome, CrashPoint, JobId, JobName, JobState, Micros, Timestamp, crash_point};
 use crate::output::PublishError;
 use crate::pacing::{Closed, Lane, Ticket};
 use crate::queue::{
@@ -38,6 +38,11 @@ const POLL: Duration = Duration::from_secs(1);
 /// The same on a queue of many machines, which tells of what is new: cut by up to a half at random, so that
 /// not all of them ask at once.
 const POLL_OF_MANY: Duration = Duration::from_secs(2);
+
+/// A claim that took longer than this is looked at once more before anything of it is sent: its leases may be another's.
+const CLAIM_LATE: Duration = Duration::from_secs(2);
+/// For so long it is remembered when the next job is due.
+const DUE_KNOWN: Duration = Duration::from_secs(1);
 
 /// Lanes that are asked at once for a job that runs alone; more than a manifest names models.
 const LANES_ALONE: u32 = 64;
@@ -62,6 +67,8 @@ pub(super) struct Dispatcher<'a> {
     /// A job runs that may kill the process: nothing else is begun until it has ended.
     alone: bool,
     room: Room,
+    /// When the next job is due, as of when.
+    next_due: Option<(Option<Timestamp>, Instant)>,
     /// Jobs whose end could not be recorded, since the queue was away until the run had to end.
     unrecorded: Vec<JobName>,
     /// Recorded answers that could not be taken to where they belong before the run had to end.
@@ -124,6 +131,7 @@ impl<'a> Dispatcher<'a> {
             capped: false,
             alone: false,
             room: Room::new(),
+            next_due: None,
             unrecorded: Vec::new(),
             unpublished: 0,
             draining: None,
@@ -342,6 +350,7 @@ impl<'a> Dispatcher<'a> {
             company,
         };
         crash_point(CrashPoint::BeforeClaim);
+        let asked = Instant::now();
         let claimed = self.work.queue.claim(request).await.map_err(WorkError::from);
         let Some(claimed) = self.unless_paused(claimed)? else { return Ok(false) };
         crash_point(CrashPoint::ClaimCommitted);
@@ -358,10 +367,19 @@ impl<'a> Dispatcher<'a> {
             }
         }
         let started = !claimed.claims.is_empty();
+        if started && asked.elapsed() > CLAIM_LATE && self.work.queue.spans_machines() {
+            self.confirm_life().await?;
+        }
         for claim in claimed.claims {
             self.start(claim);
         }
         Ok(started)
+    }
+
+    /// Fails if this worker was taken for dead, and others have its leases.
+    async fn confirm_life(&mut self) -> Result<(), WorkError> {
+        let beat = self.work.queue.heartbeat(self.shift.worker).await;
+        self.heed_beat(beat)
     }
 
     fn start(&mut self, claim: Claim) {
@@ -518,6 +536,9 @@ impl<'a> Dispatcher<'a> {
         let Some(record) = self.unless_paused(record)? else { return Ok(()) };
         self.capped = false;
         self.lanes.wet();
+        if record.event.again_in.is_some() {
+            self.next_due = None;
+        }
         let Record { recorded, event, lane } = record;
         if let Some(lane) = lane {
             let now = Instant::now();
@@ -642,6 +663,17 @@ impl<'a> Dispatcher<'a> {
         POLL_OF_MANY.mul_f64(self.rng.random_range(0.5..=1.0))
     }
 
+    async fn next_due(&mut self, now: Instant) -> Result<Option<Timestamp>, WorkError> {
+        if let Some((due, as_of)) = self.next_due
+            && now.saturating_duration_since(as_of) < DUE_KNOWN
+        {
+            return Ok(due);
+        }
+        let due = self.work.queue.next_due(&self.work.config.scope).await?;
+        self.next_due = Some((due, now));
+        Ok(due)
+    }
+
     /// When to look again though nothing has happened: a lane opens, a job becomes due, a
     /// deadline passes, running requests are to be cut off.
     async fn next_wake(&mut self, lanes: Option<Instant>) -> Result<Instant, WorkError> {
@@ -651,7 +683,7 @@ impl<'a> Dispatcher<'a> {
             wake = wake.min(now + self.poll());
             // What is overdue waits for a lane, not for its time.
             let wall = self.work.clock.now();
-            if let Some(due) = self.work.queue.next_due(&self.work.config.scope).await?
+            if let Some(due) = self.next_due(now).await?
                 && due > wall
             {
                 wake = wake.min(now + due.since(wall));

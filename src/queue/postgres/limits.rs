@@ -23,27 +23,39 @@ use crate::queue::{LaneEnd, Permits, QueueError};
 /// Who is granted less than he wanted asks again after this at the earliest. What should have left meanwhile
 /// may leave at once, so nothing is lost; and workers that wait for a quick lane do not wake for each request.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The same for many workers, which each ask more seldom the more there are: below what a lane makes up for.
+const PAUSE_MIN_OF_MANY: Duration = Duration::from_millis(250);
 /// The same where nobody knows when there will be more, since a request must end first.
 const PAUSE_FOR_AN_END: Duration = Duration::from_millis(250);
 /// What a refusal is measured with: sends of the last five minutes, and so many at most.
 const LOG_MS: i64 = 300_000;
-const LOG_MAX: i64 = 16_384;
+const LOG_MAX: i64 = 131_072;
+
+/// Requests under way. Of each running job its attempt is looked up by its number, whatever the planner takes for
+/// better: before the tables were ever analysed it goes through all attempts of the lane instead.
+macro_rules! under_way {
+    () => {
+        "SELECT count(*) FROM job j CROSS JOIN LATERAL (
+            SELECT a.lane, a.outcome FROM attempt a WHERE a.attempt = j.attempt OFFSET 0) a
+        WHERE j.state = 'running' AND a.outcome = 'sent'"
+    };
+}
 
 /// The rows are locked in one order by all, and the time is looked at once that is done: others may have been waited
 /// for. How many requests are under way is what was committed when it was asked for. $1 lanes, $2 now.
-const LOCK: &str = "
+const LOCK: &str = concat!(
+    "
 WITH locked AS MATERIALIZED (
     SELECT lane, kept, kept_at FROM lane WHERE lane = ANY($1) ORDER BY lane FOR NO KEY UPDATE)
 SELECT l.lane, l.kept, l.kept_at, now_ms($2) AS now,
-       (SELECT count(*) FROM worker w JOIN job j ON j.worker = w.worker AND j.state = 'running'
-            JOIN attempt a ON a.attempt = j.attempt
-        WHERE w.ended_at IS NULL AND a.lane = l.lane AND a.outcome = 'sent') AS under_way
-FROM locked l";
+       (SELECT count(*) FROM worker WHERE ended_at IS NULL) AS workers,
+       (",
+    under_way!(),
+    " AND a.lane = l.lane) AS under_way
+FROM locked l"
+);
 /// The same count once the row is locked, where the server was found to limit it. $1 lane.
-const UNDER_WAY: &str = "
-SELECT count(*) FROM worker w JOIN job j ON j.worker = w.worker AND j.state = 'running'
-    JOIN attempt a ON a.attempt = j.attempt
-WHERE w.ended_at IS NULL AND a.lane = $1 AND a.outcome = 'sent'";
+const UNDER_WAY: &str = concat!(under_way!(), " AND a.lane = $1");
 /// $1 lanes, $2 texts, $3 times.
 const KEEP: &str = "
 UPDATE lane SET kept = k.kept, kept_at = k.kept_at
@@ -65,6 +77,8 @@ struct Locked {
     /// The server's time, and the same instant on this process' clock.
     now_ms: i64,
     now: Instant,
+    /// How many workers live, on whatever lanes.
+    workers: u32,
     /// The clock went back since it was kept: it goes on from here.
     is_ahead: bool,
 }
@@ -78,7 +92,7 @@ impl Locked {
         let age = Duration::from_millis(u64::try_from(now_ms - kept_at).unwrap_or(0));
         let mut lane = Lane::recall(kept.as_deref(), age, share, now);
         lane.under_way(narrow(row, "under_way")?);
-        Ok(Self { lane, now_ms, now, is_ahead: kept_at > now_ms })
+        Ok(Self { lane, now_ms, now, workers: narrow(row, "workers")?, is_ahead: kept_at > now_ms })
     }
 
     fn instant(&self, ms: i64) -> Instant {
@@ -146,6 +160,7 @@ async fn ask(
 ) -> Result<Grant, QueueError> {
     let what = "asking a lane";
     let (lane, now) = (&mut locked.lane, locked.now);
+    let pause_min = (PAUSE_MIN * locked.workers.div_ceil(2)).clamp(PAUSE_MIN, PAUSE_MIN_OF_MANY);
     if lane.has_limit_in_flight() {
         let count: i64 =
             sqlx::query_scalar(UNDER_WAY).bind(id).fetch_one(&mut session.conn).await.doing(what)?;
@@ -164,7 +179,7 @@ async fn ask(
     let grant = lane.grant(now, wanted);
     let wait = (grant.permits < wanted).then(|| {
         let until = grant.wake_at.map(|at| at.saturating_duration_since(now));
-        until.unwrap_or(PAUSE_FOR_AN_END).max(PAUSE_MIN)
+        until.unwrap_or(PAUSE_FOR_AN_END).max(pause_min)
     });
     // Time that passed without a request is looked at by whoever asks next.
     let changed = grant.permits > 0 || was != lane.is_closed() || locked.is_ahead;
