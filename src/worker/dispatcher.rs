@@ -39,8 +39,6 @@ const POLL: Duration = Duration::from_secs(1);
 /// not all of them ask at once.
 const POLL_OF_MANY: Duration = Duration::from_secs(2);
 
-/// A claim that took longer than this is looked at once more before anything of it is sent: its leases may be another's.
-const CLAIM_LATE: Duration = Duration::from_secs(2);
 /// For so long it is remembered when the next job is due.
 const DUE_KNOWN: Duration = Duration::from_secs(1);
 
@@ -367,7 +365,9 @@ impl<'a> Dispatcher<'a> {
             }
         }
         let started = !claimed.claims.is_empty();
-        if started && asked.elapsed() > CLAIM_LATE && self.work.queue.spans_machines() {
+        // Of a claim that is heard of late the leases may be another's.
+        let is_late = asked.elapsed() > self.work.queue.heartbeat_every();
+        if started && is_late && self.work.queue.spans_machines() {
             self.confirm_life().await?;
         }
         for claim in claimed.claims {

@@ -68,6 +68,27 @@ async fn a_worker_that_was_cut_off_and_comes_back_publishes_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_heard_of_when_others_have_the_job_is_not_sent() {
+    let Some(server) = postgres::shared() else { return };
+    let url = server.database(&postgres::unique("cut"));
+    let wire = Wire::to(&url, server.socket()).await;
+    let desk = Desk::new(vec![]).await;
+    desk.write("m.jsonl", &many::manifest(1));
+    let load = ["load", "m.jsonl", "--provider", "simulator", "--queue", &url, "--batch", "spring"];
+    desk.run(&load).await.ended(0);
+    wire.set(Way::CutAtClaim);
+    let cut_off = one_by_one(&desk, "one", wire.url()).spawn().expect("starts");
+    wire.is(Way::Mute).await;
+    let other = one_by_one(&desk, "two", &url).arg("--forever").spawn().expect("starts");
+    seen(&desk, |log| log.len() == 1 && log[0].complete).await;
+    wire.set(Way::Open);
+    desk.finish(cut_off).await.ended(0).says("it goes on as a new one");
+    signal(&other, "-TERM");
+    desk.finish(other).await.ended(0);
+    assert_eq!(desk.sent(), 1, "it sent what others had done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ended_while_the_database_is_away_a_worker_takes_its_grace_and_says_what_is_lost() {
     let Some(server) = postgres::shared() else { return };
     for (way, sent) in [(Way::Silent, "-TERM"), (Way::Broken, "-INT")] {

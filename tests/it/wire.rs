@@ -14,6 +14,10 @@ pub(crate) enum Way {
     Open,
     /// Nothing gets through, and nobody is told: a cable that was pulled.
     Silent,
+    /// Everything gets through up to the end of the first claim. From then on the server hears all, and nobody hears it.
+    CutAtClaim,
+    /// The server hears all, and nobody hears it.
+    Mute,
     /// Connections break, and no new one is made: a server that is down.
     Broken,
 }
@@ -33,10 +37,11 @@ impl Wire {
         let (_, database) = url.rsplit_once('/').expect("a database");
         let (way, seen) = watch::channel(Way::Open);
         let mut tasks = JoinSet::new();
+        let passing = way.clone();
         tasks.spawn(async move {
             let mut links = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let (mut seen, socket) = (seen.clone(), socket.clone());
+                let (way, mut seen, socket) = (passing.clone(), seen.clone(), socket.clone());
                 links.spawn(async move {
                     if *seen.borrow_and_update() == Way::Broken {
                         return;
@@ -45,7 +50,7 @@ impl Wire {
                     let ((from_client, to_client), (from_server, to_server)) =
                         (client.into_split(), server.into_split());
                     tokio::select! {
-                        () = pass(from_client, to_server, seen.clone()) => {}
+                        () = pass_to_server((from_client, to_server), &way, seen.clone()) => {}
                         () = pass(from_server, to_client, seen) => {}
                     }
                 });
@@ -59,12 +64,17 @@ impl Wire {
         &self.url
     }
 
+    /// Until it is like that.
+    pub(crate) async fn is(&self, way: Way) {
+        self.way.subscribe().wait_for(|is| *is == way).await.expect("it lasts");
+    }
+
     pub(crate) fn set(&self, way: Way) {
         self.way.send_replace(way);
     }
 }
 
-/// One direction, until an end closes or the way breaks.
+/// From the server, until an end closes or the way breaks.
 async fn pass(
     mut from: impl tokio::io::AsyncRead + Unpin,
     mut to: impl tokio::io::AsyncWrite + Unpin,
@@ -76,8 +86,37 @@ async fn pass(
         tokio::select! {
             biased;
             changed = seen.changed() => if changed.is_err() { return },
-            read = from.read(&mut buffer), if way == Way::Open => {
+            read = from.read(&mut buffer), if matches!(way, Way::Open | Way::CutAtClaim) => {
                 let Ok(n @ 1..) = read else { return };
+                if to.write_all(&buffer[..n]).await.is_err() {
+                    return;
+                }
+            }
+            () = std::future::ready(()), if way == Way::Broken => return,
+        }
+    }
+}
+
+/// To the server, likewise.
+async fn pass_to_server(
+    (mut from, mut to): (impl tokio::io::AsyncRead + Unpin, impl tokio::io::AsyncWrite + Unpin),
+    passing: &watch::Sender<Way>,
+    mut seen: watch::Receiver<Way>,
+) {
+    let has = |bytes: &[u8], word: &[u8]| bytes.windows(word.len()).any(|at| at == word);
+    let mut buffer = vec![0; 65_536];
+    let mut claims = false;
+    loop {
+        let way = *seen.borrow_and_update();
+        tokio::select! {
+            biased;
+            changed = seen.changed() => if changed.is_err() { return },
+            read = from.read(&mut buffer), if !matches!(way, Way::Silent | Way::Broken) => {
+                let Ok(n @ 1..) = read else { return };
+                claims |= has(&buffer[..n], b"INSERT INTO attempt");
+                if claims && way == Way::CutAtClaim && has(&buffer[..n], b"COMMIT") {
+                    passing.send_replace(Way::Mute);
+                }
                 if to.write_all(&buffer[..n]).await.is_err() {
                     return;
                 }
