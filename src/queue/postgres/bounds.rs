@@ -14,7 +14,7 @@ const GAP_BEATS: u32 = 4;
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How long a server is waited for once work has begun: longer than a restart or a failover takes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5 * 60);
-/// The usual [`super::link::Place::patience_at_start`].
+/// The usual [`super::session::Place::patience_at_start`].
 pub(super) const PATIENCE_AT_START: Duration = Duration::from_secs(20);
 /// How often a transaction is begun anew that others were in the way of, in [`PATIENCE`] at most.
 pub(super) const TRIES_MAX: u32 = 20;

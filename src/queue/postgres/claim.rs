@@ -8,7 +8,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 
 use super::fault::{Doing, get, narrow, parsed, signed};
-use super::link::Session;
+use super::session::Session;
 use super::{glob, limits};
 use crate::job::{
     AttemptId, CrashPoint, Epoch, JobId, LaneId, MediaType, Micros, ModelName, Reference, WorkerId,

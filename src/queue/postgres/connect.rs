@@ -4,7 +4,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions as _};
 
 use super::bounds::{BEAT_LOCK_MAX, BEAT_MAX, IDLE_MAX, LOCK_MAX, STATEMENT_MAX, UNACKNOWLEDGED_MAX, ms};
-use super::link::Place;
+use super::session::Place;
 use super::stage;
 
 /// What a connection is for.

@@ -2,7 +2,7 @@
 //! will. Called in the transaction that brings a job to its end.
 
 use super::fault::{Doing, get};
-use super::link::Session;
+use super::session::Session;
 use crate::queue::QueueError;
 
 /// Jobs whose end is worked off at a time; a chain of dependants is followed level by level.

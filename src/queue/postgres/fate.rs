@@ -4,7 +4,7 @@
 use sqlx::postgres::PgConnection;
 
 use super::fault::{Doing, state_of};
-use super::link::Session;
+use super::session::Session;
 use crate::queue::QueueError;
 
 /// $1 the transaction.

@@ -4,7 +4,7 @@ use sqlx::postgres::PgRow;
 
 use super::fault::{Doing, count, count_or_none, get, parsed, signed};
 use super::glob;
-use super::link::Session;
+use super::session::Session;
 use crate::job::{Micros, Timestamp, Usage};
 use crate::queue::{Left, ModelLeft, QueueError, Scope, Tally};
 

@@ -1,7 +1,7 @@
 //! Lanes: found or made, what was learned about them, and how they are doing.
 
 use super::fault::{Doing, get, narrow, narrow_or_none, parsed, storable};
-use super::link::Session;
+use super::session::Session;
 use crate::job::{LaneId, Timestamp, WorkerId};
 use crate::queue::{KnownLimit, LaneKey, LaneNote, LaneRow, LaneState, LaneStateRow, QueueError};
 

@@ -15,7 +15,7 @@ use sqlx::postgres::PgRow;
 use tokio::time::Instant;
 
 use super::fault::{Doing, get, narrow};
-use super::link::Session;
+use super::session::Session;
 use crate::job::LaneId;
 use crate::pacing::{End, Lane, Logged, Share};
 use crate::queue::{LaneEnd, Permits, QueueError};

@@ -14,7 +14,6 @@ use sqlx::{Connection as _, Row as _};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::address::Address;
 use super::bounds::{
     BEAT_MAX, CONNECT_MAX, GRACE, LOCK_TRIES_MAX, PATIENCE, STATEMENT_MAX, STATEMENT_OF_ALL_MAX, TRIES_MAX,
 };
@@ -23,30 +22,8 @@ use super::fate::{Fate, Transaction, ask, history};
 use super::fault::{Doing, Nature, is_read_only, nature_of, no_answer, unknown_commit};
 use super::migrate;
 use super::patience::{Haste, Outage};
-use crate::job::Clock;
+use super::session::{Place, Session};
 use crate::queue::QueueError;
-
-/// What time it is.
-#[derive(Debug, Clone)]
-pub(super) enum Time {
-    /// The server knows: one clock for all machines.
-    Server,
-    /// A test does.
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests hand in a clock"))]
-    Given(Arc<dyn Clock>),
-}
-
-/// Where the queue is.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) address: Address,
-    pub(super) schema: String,
-    pub(super) time: Time,
-    /// How long the server is waited for while the program starts: a person may be watching.
-    pub(super) patience_at_start: Duration,
-    /// A worker that was not heard of for so long is dead.
-    pub(super) silence: Duration,
-}
 
 /// How long a transaction may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,45 +55,6 @@ impl Extent {
                 Self::Brief | Self::Some => STATEMENT_MAX * 2,
                 Self::All => STATEMENT_OF_ALL_MAX,
             }
-    }
-}
-
-/// A connection that stands, with what every statement needs.
-pub(super) struct Session {
-    pub(super) conn: PgConnection,
-    pub(super) batch: i64,
-    pub(super) role: Role,
-    pub(super) silence: Duration,
-    /// Which history its transactions are of.
-    pub(super) history: Option<String>,
-    time: Time,
-    /// Jobs were staged in this connection's temporary tables.
-    pub(super) has_staged: bool,
-    /// Jobs were staged in one that broke.
-    staging_lost: bool,
-}
-
-impl Session {
-    /// What `now_ms` is called with: the server's time is taken where this is `None`.
-    pub(super) fn now(&self) -> Option<i64> {
-        now(&self.time)
-    }
-
-    /// Runs statements that have no parameters and no answer; several may stand in one text.
-    pub(super) async fn run(&mut self, what: &'static str, sql: &'static str) -> Result<(), QueueError> {
-        sqlx::raw_sql(sql).execute(&mut self.conn).await.doing(what).map(drop)
-    }
-
-    /// Fails where staged jobs went down with their connection: a load without them would cancel them.
-    pub(super) fn check_staging(&self) -> Result<(), QueueError> {
-        if self.staging_lost { Err(QueueError::StagingLost) } else { Ok(()) }
-    }
-}
-
-fn now(time: &Time) -> Option<i64> {
-    match time {
-        Time::Server => None,
-        Time::Given(clock) => Some(clock.now().as_ms()),
     }
 }
 
@@ -259,9 +197,8 @@ impl Link {
 
     /// The server is there.
     fn answered<T>(&mut self, value: T) -> T {
-        if self.outage.take().is_some() {
-            self.haste.set_hopeless(false);
-        }
+        self.outage = None;
+        self.haste.set_hopeless(false);
         value
     }
 
@@ -271,9 +208,8 @@ impl Link {
             session
         } else {
             let (conn, history) = self.haste.within(CONNECT_MAX, Box::pin(self.connect())).await?;
-            let (time, staging_lost) = (self.place.time.clone(), self.staging_lost);
-            let (batch, role, silence) = (self.batch, self.role, self.place.silence);
-            Session { conn, batch, role, silence, history, time, has_staged: false, staging_lost }
+            let (place, batch, role) = (Arc::clone(&self.place), self.batch, self.role);
+            Session { conn, place, batch, role, history, has_staged: false, staging_lost: self.staging_lost }
         };
         Ok(self.session.insert(session))
     }

@@ -5,8 +5,8 @@
 
 use super::depend;
 use super::fault::{Doing, count, get, signed};
-use super::link::Session;
 use super::news;
+use super::session::Session;
 use super::stage;
 use crate::job::{CrashPoint, Micros, crash_point};
 use crate::manifest::DigestEntry;

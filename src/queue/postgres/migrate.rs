@@ -5,7 +5,7 @@ use sqlx::postgres::PgConnection;
 
 use super::connect::quoted;
 use super::fault::Doing;
-use super::link::Place;
+use super::session::Place;
 use crate::queue::QueueError;
 
 /// Scripts in their order; the number of those that ran is the schema's version.

@@ -2,9 +2,9 @@
 //!
 //! One connection writes, on the engine's own task, with group commit; one is there for heartbeats, which nothing
 //! else may delay, two others only read, and one listens for word of other processes. Files by subject, in reading
-//! order: `address`, `open` and `migrate` (the database), `link` (a connection that comes back, and transactions that
+//! order: `address`, `open` and `migrate` (the database), `session` and `link` (a connection that comes back, and transactions that
 //! end for certain) with `connect`, `fate`, `patience` and `bounds` (all times, and what must hold between
-//! them), `engine` (how commands become transactions), `stage` and `load` (a manifest comes in), `claim`, `settle`, `names`,
+//! them), `engine` and `group` (how commands become transactions), `stage` and `load` (a manifest comes in), `claim`, `settle`, `names`,
 //! `publish`, `rescue`, `lanes`, `limits` (working), `depend` (jobs that need jobs), `person`, `news`, then `figures`
 //! and `read`; `glob` and `fault` are the small tools of all.
 //!
@@ -23,6 +23,7 @@ mod fate;
 mod fault;
 mod figures;
 mod glob;
+mod group;
 mod lanes;
 mod limits;
 mod link;
@@ -37,6 +38,7 @@ mod publish;
 mod read;
 mod rescue;
 mod results;
+mod session;
 mod settle;
 mod stage;
 #[cfg(test)]
@@ -57,8 +59,9 @@ pub use bounds::SILENT_AFTER;
 pub use open::OpenOptions;
 
 use self::engine::{Commands, Way};
-use self::link::{Extent, Place, Session};
+use self::link::Extent;
 use self::patience::Haste;
+use self::session::{Place, Session};
 use super::{
     AttemptRow, BatchRow, Beat, ClaimRequest, Claimed, Cursor, JobFilter, JobRow, LaneEnd, LaneKey, LaneNote,
     LaneRow, LaneStateRow, Left, LoadDiff, LoadPolicy, LostPolicy, ModelLeft, NewJob, OutputMove, OutputRow,

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::fault::{Doing, get};
-use super::link::Session;
+use super::session::Session;
 use crate::job::OutputName;
 use crate::queue::QueueError;
 use crate::queue::naming::{NUMBER_MAX, number_of};

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bounds::CONNECT_MAX;
 use super::fault::Doing;
-use super::link::{Place, Session};
+use super::session::{Place, Session};
 use crate::queue::QueueError;
 
 /// The channel is the schema's, the payload says which batch.

@@ -2,8 +2,8 @@
 
 use super::depend;
 use super::fault::{Doing, get};
-use super::link::Session;
 use super::news;
+use super::session::Session;
 use crate::job::{JobName, JobState};
 use crate::queue::{QueueError, Selection};
 

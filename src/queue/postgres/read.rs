@@ -9,7 +9,7 @@ use super::claim::media;
 use super::fault::{Doing, count, count_or_none, get, narrow, narrow_or_none, parsed, signed};
 use super::figures::usage;
 use super::glob;
-use super::link::Session;
+use super::session::Session;
 use crate::job::{AttemptId, JobId, JobName, JobState, Micros, OutputId, RunId, Timestamp, Usage};
 use crate::manifest::DigestEntry;
 use crate::queue::text::{shown, tags};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::bounds::{gap, ms};
 use super::claim::is_alive;
 use super::fault::{Doing, count, get, narrow, parsed};
-use super::link::Session;
+use super::session::Session;
 use super::{depend, lanes, news, publish};
 use crate::job::{CrashPoint, Epoch, JobId, JobName, RunId, Timestamp, WorkerId, crash_point};
 use crate::queue::{
@@ -169,7 +169,7 @@ pub(super) async fn drain(session: &mut Session, host: &str) -> Result<u64, Queu
 
 pub(super) async fn heartbeat(session: &mut Session, worker: WorkerId) -> Result<Beat, QueueError> {
     let what = "renewing leases";
-    let beat = sqlx::query(BEAT).bind(worker.0).bind(session.now()).bind(ms(gap(session.silence)));
+    let beat = sqlx::query(BEAT).bind(worker.0).bind(session.now()).bind(ms(gap(session.place.silence)));
     let Some(alive) = beat.fetch_optional(&mut session.conn).await.doing(what)? else {
         return Ok(Beat { cancelled: Vec::new(), declared_dead: true, draining: false });
     };
@@ -200,7 +200,8 @@ pub(super) async fn rescue_silent(
     policy: LostPolicy,
 ) -> Result<Rescued, QueueError> {
     let declare = sqlx::query(DECLARE_SILENT_DEAD).bind(session.batch).bind(heir.0);
-    let declare = declare.bind(session.now()).bind(ms(session.silence)).bind(ms(gap(session.silence)));
+    let declare =
+        declare.bind(session.now()).bind(ms(session.place.silence)).bind(ms(gap(session.place.silence)));
     let rows = declare.fetch_all(&mut session.conn).await.doing("looking for silent workers")?;
     let dead = rows.iter().map(|row| get(row, "worker")).collect::<Result<Vec<i64>, _>>()?;
     if dead.is_empty() {

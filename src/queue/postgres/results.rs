@@ -1,7 +1,7 @@
 //! Where a batch's results go, and whose leavings they may be.
 
 use super::fault::Doing;
-use super::link::Session;
+use super::session::Session;
 use crate::queue::QueueError;
 
 /// $1 batch.

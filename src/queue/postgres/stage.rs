@@ -4,7 +4,7 @@
 
 use super::connect::Role;
 use super::fault::{Doing, signed};
-use super::link::Session;
+use super::session::Session;
 use crate::queue::text::{fallbacks_text, refs_text, spec_text, text};
 use crate::queue::{NewJob, QueueError};
 

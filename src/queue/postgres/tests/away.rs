@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::connect::Role;
-use super::super::link::{Extent, Link, Place, Time};
+use super::super::link::{Extent, Link};
 use super::super::patience::Haste;
+use super::super::session::{Place, Time};
 use super::proxy::{Cut, Proxy};
 use super::{Disk, Schema, simulator, support};
 use crate::job::{AttemptOutcome, JobState};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::SILENT_AFTER as HORIZON;
 use super::Schema;
-use crate::job::{AttemptOutcome, JobState};
+use crate::job::{AttemptOutcome, JobState, Micros};
 use crate::pacing::{LaneLimits, Share};
 use crate::queue::conformance::{World, new_job};
 use crate::queue::{LoadPolicy, LostPolicy, Next, Queue, QueueError};
@@ -110,6 +110,29 @@ async fn who_waits_for_a_lane_that_another_machine_holds_beats_all_the_same() {
     let claimed = claim.await.unwrap();
     assert!(claimed.claims.is_empty() && !claimed.waits.is_empty(), "it asks again: {claimed:?}");
     sqlx::raw_sql("ROLLBACK").execute(&mut gone).await.unwrap();
+    assert_eq!(world.claim_with(request).await.claims.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_settled_does_not_wait_with_a_claim_for_what_others_hold() {
+    let Some(schema) = Schema::new() else { return };
+    let world = World::new(&schema).await;
+    world.load(vec![new_job("a", 0), new_job("b", 1)]).await;
+    let claim = world.claim_one().await;
+    // As a load does, for as long as it takes.
+    let mut loads = schema.raw().await;
+    sqlx::raw_sql("BEGIN; SELECT * FROM batch FOR NO KEY UPDATE").execute(&mut loads).await.unwrap();
+    let mut request = world.request(1);
+    request.cost_max = Some(Micros(1_000_000));
+    let (claimed, settled) = tokio::join!(
+        world.queue.claim(request.clone()),
+        world.settle(&claim, AttemptOutcome::Failed, Next::Fail)
+    );
+    settled.unwrap();
+    let claimed = claimed.unwrap();
+    assert!(claimed.claims.is_empty() && !claimed.waits.is_empty(), "it asks again: {claimed:?}");
+    assert_eq!(world.state("a").await, JobState::Failed);
+    sqlx::raw_sql("ROLLBACK").execute(&mut loads).await.unwrap();
     assert_eq!(world.claim_with(request).await.claims.len(), 1);
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::{Connection as _, PgConnection};
 
-use super::link::{Place, Time};
+use super::session::{Place, Time};
 use super::{Address, PostgresQueue};
 use crate::job::{Clock, Provider};
 use crate::queue::conformance::{Bench, conformance_suite};
