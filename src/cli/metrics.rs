@@ -146,7 +146,7 @@ fn lanes(page: &mut Page, state: &board::State) {
     let families: [(&str, &str); 4] = [
         (
             "nightpress_lane_requests_per_second",
-            "Requests of the lane that left in the last minute, a second.",
+            "Requests of this process that left in the last minute, a second.",
         ),
         (
             "nightpress_lane_limit_requests_per_second",

@@ -159,7 +159,8 @@ pub(super) fn open(url: &ObjectUrl, patience: Patience) -> Result<Arc<dyn Object
             .with_client_options(client_options("AZURE_"))
             .build()
             .map(|store| Arc::new(store) as _),
-        StoreKind::File => Ok(Arc::new(LocalFileSystem::new().with_fsync(true).with_automatic_cleanup(true))),
+        // Without its cleanup, which would take a folder away from under the next upload into it.
+        StoreKind::File => Ok(Arc::new(LocalFileSystem::new().with_fsync(true))),
     };
     opened.map_err(|error| StoreError::Setup { url: url.to_string(), why: said(&error) })
 }

@@ -105,6 +105,11 @@ impl Ceiling {
         }
     }
 
+    /// What was fixed or is the most to be found out.
+    pub(super) fn most(&self) -> u32 {
+        self.fixed.unwrap_or(self.most)
+    }
+
     /// Requests that may be on their way at this rate.
     pub(super) fn allows(&self, per_minute: f64) -> u32 {
         let latency = self.p90.unwrap_or(LATENCY_ASSUMED).as_secs_f64();

@@ -267,6 +267,11 @@ impl Lane {
         Ok(requests.min(images))
     }
 
+    /// Requests in flight that it was told to have at most.
+    pub fn in_flight_max(&self) -> u32 {
+        self.ceiling.most()
+    }
+
     fn ceiling(&self) -> u32 {
         self.ceiling.allows(self.limit.per_minute()).min(self.overload.allows())
     }

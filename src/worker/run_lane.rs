@@ -76,6 +76,7 @@ impl RunLane {
             Some(seen) => LaneState {
                 rate_per_minute: own.rate_per_minute,
                 in_flight: own.in_flight,
+                ceiling: seen.state(now).ceiling.min(self.lane.in_flight_max()),
                 ..seen.state(now)
             },
         }

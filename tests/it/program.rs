@@ -321,6 +321,27 @@ async fn ctrl_c_gives_130_twice_cuts_off_and_the_next_run_finishes() {
     assert_eq!(desk.sent(), 8);
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn under_nohup_a_terminal_that_closes_ends_nothing() {
+    let mut slow = scenario(vec![]);
+    slow.latency.median_ms = 300;
+    let config = SimulatorConfig { scenario: slow, ..SimulatorConfig::default() };
+    let simulator = Simulator::start(config).await.expect("starts");
+    let desk = Desk { dir: tempfile::tempdir().expect("temp dir"), simulator };
+    desk.write("m.jsonl", &manifest(2));
+    let program = desk.command(&["run", "m.jsonl", "--concurrency", "1"]);
+    let mut nohup = Command::new("sh");
+    nohup.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(program.get_program()).args(program.get_args());
+    nohup.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    nohup.current_dir(desk.dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = nohup.spawn().expect("starts");
+    desk.requests(1).await;
+    signal(&child, "-HUP");
+    desk.finish(child).await.ended(0);
+    assert_eq!(desk.sent(), 2);
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn after_kill_9_the_same_command_goes_on_and_the_ledger_tells() {

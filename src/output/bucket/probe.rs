@@ -1,6 +1,8 @@
 //! Whether a bucket can hold results, found out by doing once what a run does all the time, before
 //! anything is paid: write, copy to where nothing is, be refused where something is, read, delete.
 
+use std::time::Duration;
+
 use object_store::path::Path;
 use object_store::{ObjectStoreExt as _, PutPayload};
 use rand::RngExt as _;
@@ -8,13 +10,18 @@ use rand::RngExt as _;
 use super::super::store::Trouble;
 use super::{Bucket, StoreError};
 
+/// How its folder in the spool is called.
+pub(super) const PROBE: &str = "probe-";
+/// A probe takes seconds: what is left of one after so long belongs to a process that died over it.
+const PROBE_AGE_MAX: Duration = Duration::from_secs(3_600);
+
 const CONTENT: &[u8] = b"nightpress looks whether this bucket can hold results";
 
 impl Bucket {
     /// Fails where the bucket is missing, the credentials do not serve, or the store does not keep two writers
     /// of one name apart.
     pub async fn check(&self) -> Result<(), StoreError> {
-        let name = format!(".spool/probe-{:016x}", rand::rng().random::<u64>());
+        let name = format!(".spool/{PROBE}{:016x}", rand::rng().random::<u64>());
         let (from, to) = (self.path(&format!("{name}/a"))?, self.path(&format!("{name}/b"))?);
         let written = self.0.brief.put(&from, PutPayload::from_static(CONTENT)).await;
         written.map_err(self.failed("write", &from)).map_err(|error| self.if_missing(error))?;
@@ -26,7 +33,19 @@ impl Bucket {
                 removed?;
             }
         }
+        if checked.is_ok()
+            && let Err(error) = self.sweep_probes().await
+        {
+            tracing::warn!(error = error.to_string(), "what is left of old probes was not removed");
+        }
         checked
+    }
+
+    async fn sweep_probes(&self) -> Result<(), StoreError> {
+        for folder in self.in_spool().await?.iter().filter(|folder| folder.starts_with(PROBE)) {
+            self.discard_older(folder, PROBE_AGE_MAX).await?;
+        }
+        Ok(())
     }
 
     async fn try_copies(&self, from: &Path, to: &Path) -> Result<(), StoreError> {

@@ -1,15 +1,27 @@
 //! What dead workers left in the bucket's spool.
 
+use std::time::Duration;
+
 use futures_util::TryStreamExt as _;
-use object_store::ObjectStoreExt as _;
+use object_store::local::LocalFileSystem;
 use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt as _};
 
 use super::super::store::Trouble;
+use super::probe::PROBE;
 use super::{Bucket, LOOKS_AT_ONCE, StoreError};
+use crate::job::{Clock as _, StoreKind, SystemClock, Timestamp};
 
 impl Bucket {
     /// The workers of whom something is in the spool, by their tokens.
     pub async fn tokens(&self) -> Result<Vec<String>, StoreError> {
+        let mut tokens = self.in_spool().await?;
+        tokens.retain(|token| !token.starts_with(PROBE));
+        Ok(tokens)
+    }
+
+    /// The folders in the spool.
+    pub(super) async fn in_spool(&self) -> Result<Vec<String>, StoreError> {
         let spool = self.path(".spool")?;
         let found =
             self.0.brief.list_with_delimiter(Some(&spool)).await.map_err(self.failed("list", &spool))?;
@@ -19,9 +31,23 @@ impl Bucket {
 
     /// Removes all that is in the spool of the worker with this token.
     pub async fn discard(&self, token: &str) -> Result<(), StoreError> {
-        let spool = self.staged(token)?;
+        self.discard_older(token, Duration::ZERO).await
+    }
+
+    /// Removes what has been in a folder of the spool for that long.
+    pub(super) async fn discard_older(&self, folder: &str, age: Duration) -> Result<(), StoreError> {
+        let spool = self.staged(folder)?;
+        let now = SystemClock.now();
         let left = self.0.brief.list(Some(&spool)).map_err(self.failed_again("list", &spool));
-        left.try_for_each_concurrent(LOOKS_AT_ONCE, async |object| self.remove(&object.location).await).await
+        let remove = async |object: ObjectMeta| {
+            let written = Timestamp::from_ms(object.last_modified.timestamp_millis());
+            if now.since(written) >= age { self.remove(&object.location).await } else { Ok(()) }
+        };
+        left.try_for_each_concurrent(LOOKS_AT_ONCE, remove).await?;
+        if self.url().kind() == StoreKind::File {
+            remove_folder(&spool).await;
+        }
+        Ok(())
     }
 
     /// Deletes what nobody wants any more, or finds that it is gone. Nobody waits long for that.
@@ -41,6 +67,16 @@ impl Bucket {
     ) -> impl Fn(object_store::Error) -> StoreError + use<> {
         let (bucket, path) = (self.clone(), path.clone());
         move |error| bucket.failed(what, &path)(error)
+    }
+}
+
+/// On a disk a folder stays when all in it is gone. Removing it is not worth an error: the next sweep tries again.
+async fn remove_folder(path: &Path) {
+    if let Ok(folder) = LocalFileSystem::new().path_to_filesystem(path)
+        && let Err(error) = tokio::fs::remove_dir(&folder).await
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, folder = %folder.display(), "left in the spool");
     }
 }
 

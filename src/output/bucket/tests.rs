@@ -249,6 +249,34 @@ async fn a_shared_disk_by_its_address_is_a_bucket_too() {
     assert_eq!(at.bucket.tokens().await.expect("lists"), Vec::<String>::new());
 }
 
+/// A folder that went away when it was empty would go from under the next upload into it.
+#[tokio::test]
+async fn on_a_shared_disk_a_workers_folder_stays_until_it_is_swept() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let url = format!("file://{}/nas", dir.path().display()).parse().expect("an address");
+    let bucket = Bucket::open(&url, RunFolder::new(dir.path().join("run"))).expect("opens");
+    let at = Fixture { bucket, ..Fixture::new() };
+    let planned = at.staged("w1/7-1", b"new").await;
+    assert_eq!(at.bucket.publish(&planned, "hero.png", None).await.expect("io"), Published::Done);
+    let folder = dir.path().join("nas/.spool/w1");
+    assert_eq!(fs::read_dir(&folder).expect("it stays").count(), 0);
+    at.bucket.discard("w1").await.expect("removes");
+    assert!(!folder.exists());
+}
+
+#[tokio::test]
+async fn what_a_dead_probe_left_is_swept_and_that_of_a_living_one_stays() {
+    let at = Fixture::new();
+    at.put("spring/.spool/probe-1/a", b"a process died over it").await;
+    assert_eq!(at.bucket.tokens().await.expect("lists"), Vec::<String>::new());
+    at.bucket.check().await.expect("it can");
+    assert_eq!(at.keys().await, ["spring/.spool/probe-1/a"], "it may be another's");
+    at.bucket.discard_older("probe-1", std::time::Duration::from_secs(3_600)).await.expect("looks");
+    assert_eq!(at.keys().await.len(), 1);
+    at.bucket.discard_older("probe-1", std::time::Duration::ZERO).await.expect("removes");
+    assert_eq!(at.keys().await, Vec::<String>::new());
+}
+
 /// A store that writes over what it was asked to leave alone.
 #[derive(Debug)]
 struct Careless(InMemory);
