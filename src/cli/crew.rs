@@ -9,20 +9,16 @@ use crate::job::printable;
 use crate::output::{RunFolder, worker_is_dead};
 use crate::queue::{Queue, QueueError, WorkerRow};
 
-/// A worker that was not heard of for so long is not counted: it is dead, and nobody is left to declare it.
+/// A worker that was not heard of for so long is dead, if there were another one to declare it.
 const SILENT: Duration = Duration::from_secs(60);
 /// Characters of a machine's name that are shown: a line has to fit into 80 columns.
 const HOST_CHARS_MAX: usize = 24;
 
-/// The workers that live. One that died is listed by the queue until the next run takes over what it had.
+/// The workers that live, and those of other machines that may: of them there are only heartbeats to go by. One
+/// that died is listed by the queue until the next worker takes over what it had.
 pub(super) async fn living(queue: &dyn Queue, folder: &RunFolder) -> Result<Vec<WorkerRow>, QueueError> {
     let lives = |worker: &WorkerRow| {
-        // Of another machine's worker there is only its heartbeat to go by.
-        if queue.spans_machines() {
-            worker.silent_for() < SILENT
-        } else {
-            !worker_is_dead(&folder.spool(), &worker.token).unwrap_or(false)
-        }
+        queue.spans_machines() || !worker_is_dead(&folder.spool(), &worker.token).unwrap_or(false)
     };
     let mut living = queue.workers().await?;
     living.retain(lives);
@@ -31,17 +27,19 @@ pub(super) async fn living(queue: &dyn Queue, folder: &RunFolder) -> Result<Vec<
 
 /// `blue-1 0.1.0: 8 running, since 2 h 5 min, heard 1 s ago`.
 pub(super) fn line(worker: &WorkerRow) -> String {
-    let since = if worker.draining {
-        "draining".to_owned()
+    let silent = text::span(worker.silent_for());
+    let state = if worker.silent_for() >= SILENT {
+        format!("silent for {silent}")
+    } else if worker.draining {
+        format!("draining, heard {silent} ago")
     } else {
-        format!("since {}", text::span(worker.works_for()))
+        format!("since {}, heard {silent} ago", text::span(worker.works_for()))
     };
     format!(
-        "{} {}: {} running, {since}, heard {} ago",
+        "{} {}: {} running, {state}",
         text::cut(&printable(&worker.host).to_string(), HOST_CHARS_MAX),
         worker.version,
         text::grouped(worker.running),
-        text::span(worker.silent_for()),
     )
 }
 
@@ -79,5 +77,7 @@ mod tests {
         assert_eq!(line(&worker), "blue 0.1.0: 64 running, since 23 h 59 min, heard 59 s ago");
         let worker = WorkerRow { draining: true, ..worker };
         assert_eq!(line(&worker), "blue 0.1.0: 64 running, draining, heard 59 s ago");
+        let worker = WorkerRow { heartbeat_at: Timestamp::from_ms(86_340_000 - 3_600_000), ..worker };
+        assert_eq!(line(&worker), "blue 0.1.0: 64 running, silent for 60 min");
     }
 }

@@ -50,7 +50,7 @@ impl Site {
         (manifest, provider): (&Path, Provider),
     ) -> Result<Self> {
         let (given, bucket) = place(args)?;
-        let folder = match given {
+        let mut folder = match given {
             Some(folder) => folder,
             None => folder::of_manifest(manifest, provider)?,
         };
@@ -60,6 +60,9 @@ impl Site {
                 let Some(batch) = queue.batch.clone().or_else(|| name_of(&folder)) else {
                     bail!("{} gives the batch no name; name it with --batch NAME", folder.path().display())
                 };
+                if bucket.is_some() {
+                    folder = folder::below_out(&batch)?;
+                }
                 Some(Database { address, batch, silent_after: queue.silence() })
             }
         };
@@ -82,7 +85,8 @@ impl Site {
             Some(batch) => batch,
             None => only_batch(&address).await?,
         };
-        let folder = match folder {
+        // With or without a bucket's address, the same one: answers may wait in its spool.
+        let folder = match folder.filter(|_| bucket.is_none()) {
             Some(folder) => folder,
             None => folder::below_out(&batch)?,
         };
@@ -111,7 +115,8 @@ impl fmt::Display for Database {
     }
 }
 
-/// The run folder that `-o` names, and the bucket: then the folder is below `out/`, and called as the address ends.
+/// The run folder that `-o` names, and the bucket: then the folder is below `out/`, and called as the address ends
+/// or, with a database, as its batch.
 fn place(args: &FolderArgs) -> Result<(Option<RunFolder>, Option<ObjectUrl>)> {
     let Some(output) = args.output.as_deref() else { return Ok((None, None)) };
     match address_of(output)? {

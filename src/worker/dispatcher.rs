@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -370,10 +371,26 @@ impl<'a> Dispatcher<'a> {
         if started && is_late && self.work.queue.spans_machines() {
             self.confirm_life().await?;
         }
+        self.heed_prices(&claimed.claims);
         for claim in claimed.claims {
             self.start(claim);
         }
         Ok(started)
+    }
+
+    /// The cap holds by what the load set aside. Where that is less than a request may cost, nothing more is claimed.
+    fn heed_prices(&mut self, claims: &[Claim]) {
+        if self.work.config.cost_max.is_none() {
+            return;
+        }
+        let too_low = claims.iter().find_map(|claim| {
+            let here = self.work.config.prices.reservation(&claim.spec)?;
+            (here > claim.reservation).then(|| (claim.spec.model.clone(), here, claim.reservation))
+        });
+        if let Some((model, here, loaded)) = too_low {
+            let (here, loaded) = (here.rounded(), loaded.rounded());
+            self.drain(Ending::Stopped(Stop::Prices { model, here, loaded }), None);
+        }
     }
 
     /// Fails if this worker was taken for dead, and others have its leases.
@@ -583,6 +600,9 @@ impl<'a> Dispatcher<'a> {
             if let Some(running) = self.running.get(&job) {
                 running.cancel.cancel();
             }
+        }
+        if beat.draining {
+            self.shift.drained.store(true, Ordering::Relaxed);
         }
         if beat.declared_dead {
             return Err(WorkError::DeclaredDead);

@@ -125,6 +125,20 @@ pub enum Stop {
         /// What may be spent so far, as dollars.
         spent: String,
     },
+    /// The prices with which the batch was loaded are lower than ours: what it sets aside for a request is too little.
+    #[error(
+        "a request for {model} may cost {here} by the prices here, and {loaded} by those that the batch was loaded \
+         with, so that --max-cost cannot be kept. Load the manifest again with the prices of now, then run the same \
+         command again"
+    )]
+    Prices {
+        /// The model.
+        model: ModelName,
+        /// What is to be set aside by the prices of this process, as dollars.
+        here: String,
+        /// What is set aside, as dollars.
+        loaded: String,
+    },
     /// Too many jobs failed.
     #[error(
         "{failed} jobs failed, as many as --max-failures says. Look at `nightpress jobs --state failed`, mend what \

@@ -27,6 +27,7 @@ mod spooler;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand::RngExt as _;
 use tokio::sync::watch;
@@ -100,7 +101,8 @@ pub enum WorkError {
     Publish(#[from] PublishError),
     /// Another worker took over.
     #[error(
-        "another process took this one's jobs over, since it could take the lock of its spool folder; run the same command again"
+        "others took this worker's jobs over, since it was not heard of for too long or the lock of its spool folder \
+         was free; run the same command again"
     )]
     DeclaredDead,
     /// What a request needs is in object storage, which cannot be reached.
@@ -157,14 +159,18 @@ pub async fn work(mut work: Work) -> Result<Ending, WorkError> {
     for client in &mut work.clients {
         *client = client.clone().reading_from(Arc::clone(&work.objects));
     }
+    let drained = Arc::new(AtomicBool::new(false));
     loop {
-        let ended = from_start_to_end(&work).await;
+        let ended = from_start_to_end(&work, Arc::clone(&drained)).await;
         let is_taken_for_dead =
             work.queue.spans_machines() && ended.as_ref().is_err_and(WorkError::is_of_the_dead);
         if is_taken_for_dead && *work.shutdown.borrow() == Shutdown::No {
             // It was cut off for too long. What it had, others have; what is left, it works on as any other.
             let told =
                 "this worker was not heard of for too long, so others have its jobs; it goes on as a new one";
+            if drained.load(Ordering::Relaxed) {
+                return Ok(Ending::Stopped(Stop::Drained));
+            }
             work.observer.event(&Event::Warning(told.to_owned()));
             continue;
         }
@@ -172,7 +178,7 @@ pub async fn work(mut work: Work) -> Result<Ending, WorkError> {
     }
 }
 
-async fn from_start_to_end(work: &Work) -> Result<Ending, WorkError> {
+async fn from_start_to_end(work: &Work, drained: Arc<AtomicBool>) -> Result<Ending, WorkError> {
     let token = format!("{:016x}", rand::rng().random::<u64>());
     let spool = Arc::new(SpoolDir::create(&work.results.folder().spool(), &token)?);
     crash_point(CrashPoint::SpoolMade);
@@ -183,7 +189,7 @@ async fn from_start_to_end(work: &Work) -> Result<Ending, WorkError> {
     let worker = work.queue.register_worker(start).await?;
     crash_point(CrashPoint::WorkerRegistered);
 
-    let shift = Shift { run, worker, ends_by: EndsBy::new() };
+    let shift = Shift { run, worker, ends_by: EndsBy::new(), drained };
     let (told, beats) = pulse::channel();
     let result = tokio::select! {
         biased;
@@ -212,6 +218,8 @@ struct Shift {
     run: RunId,
     worker: WorkerId,
     ends_by: EndsBy,
+    /// A person drained its machine, which holds for a worker that comes after it here too.
+    drained: Arc<AtomicBool>,
 }
 
 /// Notes when a run was asked to end, and tells the queue, for which the dispatcher may be waiting.

@@ -144,3 +144,17 @@ async fn what_others_set_aside_of_the_cap_is_waited_for() {
     desk.finish(first).await.ended(3);
     assert_eq!(desk.sent(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_prices_are_dearer_than_those_of_the_load_stops_instead_of_passing_the_cap() {
+    let Some(url) = database() else { return };
+    let desk = Desk::new(vec![]).await;
+    desk.write("m.jsonl", &manifest(30));
+    let load = ["load", "m.jsonl", "-o", "one", "--provider", "simulator", "--queue", &url];
+    desk.run(&[&load[..], &["--batch", "spring"]].concat()).await.ended(0);
+    desk.write("nightpress.yaml", "prices:\n  gemini-3.1-flash-image: { request: 5 }\n");
+    let work = ["work", "-o", "one", "--queue", &url, "--batch", "spring", "--concurrency", "1"];
+    let seen = desk.run(&[&work[..], &["--max-cost", "1"]].concat()).await.ended(3);
+    seen.says("may cost $5.00 by the prices here").says("Load the manifest again");
+    assert_eq!(desk.sent(), 1);
+}

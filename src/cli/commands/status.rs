@@ -35,6 +35,8 @@ struct Look {
     time_left: Option<Duration>,
     /// Of the workers that live.
     lanes: Vec<LaneStateRow>,
+    /// They belong to all workers together.
+    lanes_are_shared: bool,
     now: Timestamp,
 }
 
@@ -121,7 +123,9 @@ impl Look {
             text::time_left(to_do, rates.jobs, lanes.iter().map(|lane| lane.state.per_minute))
         });
         let images_per_minute = rates.map(|rates| rates.images);
-        Ok(Self { tally, left, workers, images_per_minute, time_left, lanes, now: clock.now() })
+        let lanes_are_shared = queue.spans_machines();
+        let now = clock.now();
+        Ok(Self { tally, left, workers, images_per_minute, time_left, lanes, lanes_are_shared, now })
     }
 
     fn is_done(&self) -> bool {
@@ -161,8 +165,28 @@ impl Look {
             lines.push(text::count(self.workers.len() as u64, "worker"));
             lines.extend(self.workers.iter().map(|worker| format!("  {}", crew::line(worker))));
         }
-        lines.extend(self.lanes.iter().map(|lane| format!("  {}", self.lane_line(lane))));
+        lines.extend(self.lanes_to_show().iter().map(|lane| format!("  {}", self.lane_line(lane))));
         lines
+    }
+
+    /// Each lane once, with what all workers send.
+    fn lanes_to_show(&self) -> Vec<LaneStateRow> {
+        let mut shown: Vec<LaneStateRow> = Vec::new();
+        for lane in &self.lanes {
+            let is_same = |one: &&mut LaneStateRow| {
+                self.lanes_are_shared && (&one.model, &one.key_id) == (&lane.model, &lane.key_id)
+            };
+            let Some(one) = shown.iter_mut().find(is_same) else {
+                shown.push(lane.clone());
+                continue;
+            };
+            let (all, more) = (&mut one.state, &lane.state);
+            all.sent_last_minute = all.sent_last_minute.saturating_add(more.sent_last_minute);
+            all.in_flight = all.in_flight.saturating_add(more.in_flight);
+            all.in_flight_max = all.in_flight_max.saturating_add(more.in_flight_max);
+            all.closed = all.closed.clone().or_else(|| more.closed.clone());
+        }
+        shown
     }
 
     fn lane_line(&self, row: &LaneStateRow) -> String {

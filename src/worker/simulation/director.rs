@@ -280,6 +280,7 @@ impl Director {
                     | Stop::Unreachable(_)
                     | Stop::Deadline
                     | Stop::Drained
+                    | Stop::Prices { .. }
                     | Stop::Blocked { .. }
                     | Stop::OutOfFiles(_)
                     | Stop::Bucket(_) => false,
