@@ -13,12 +13,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::board::{self, Board};
+use super::listener::{BoundedListener, Bounds};
 use crate::job::{AttemptOutcome, JobState, Micros};
 use crate::queue::{Queue, Tally};
 
@@ -26,6 +28,8 @@ use crate::queue::{Queue, Tally};
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// A queue that does not answer for so long is not well.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A scrape takes less, also while the queue does not answer.
+const BOUNDS: Bounds = Bounds { connections_max: 32, lifetime: Duration::from_secs(10) };
 /// Seconds.
 const MINUTE: f64 = 60.0;
 
@@ -63,11 +67,19 @@ impl Watched {
         let router = Router::new()
             .route("/healthz", get(healthz))
             .route("/metrics", get(metrics))
+            .layer(map_response(last))
             .with_state(self.sources);
-        if let Err(error) = axum::serve(self.listener, router).into_future().await {
+        let listener = BoundedListener::new(self.listener, BOUNDS);
+        if let Err(error) = axum::serve(listener, router).into_future().await {
             tracing::warn!(%error, "health and metrics are not served any more");
         }
     }
+}
+
+/// One answer a connection: one that is kept for the next question would be closed while that is asked.
+async fn last(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn tally(sources: &Sources) -> Result<Tally, String> {

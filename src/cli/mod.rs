@@ -21,6 +21,7 @@ mod folder;
 mod key;
 mod lane_line;
 mod ledger;
+mod listener;
 mod loading;
 mod logging;
 mod metrics;

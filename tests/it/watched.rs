@@ -7,9 +7,10 @@ use nightpress::simulator::{Fault, FaultRule};
 
 use crate::program::{Desk, manifest};
 
+/// One answer, after which the program closes the connection.
 fn get(addr: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(addr).expect("listens");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("asks");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("answers");
