@@ -58,6 +58,8 @@ pub(super) struct Contents {
     pub(super) models: BTreeMap<String, u64>,
     /// Of those, models without a known price.
     pub(super) unpriced: Vec<String>,
+    /// The first reference that is a file of this machine.
+    pub(super) local_reference: Option<PathBuf>,
 }
 
 impl Loader {
@@ -187,6 +189,20 @@ impl Contents {
                 self.unpriced.push(model.as_str().to_owned());
             }
         }
+        if self.local_reference.is_none() {
+            let mut local = job.spec.references.iter().filter(|reference| reference.object().is_none());
+            self.local_reference = local.next().map(|reference| reference.path.clone());
+        }
+    }
+
+    /// What must be seen to where other machines work on the batch too.
+    pub(super) fn note_for_others(&self) -> Option<String> {
+        let path = self.local_reference.as_ref()?.display().to_string();
+        Some(format!(
+            "note: references such as {} must stand at the same path on every machine that works on this batch; \
+             or put them into a bucket and write s3://…",
+            printable(&path)
+        ))
     }
 
     /// A cap on cost says nothing about a model without a price.

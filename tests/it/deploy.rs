@@ -38,6 +38,16 @@ fn what_compose_runs_is_known() {
         is_known(&words(&one["command"]));
     }
     assert_eq!(services["worker"]["deploy"]["replicas"], 3);
+    assert_eq!(
+        services["worker"]["volumes"], services["load"]["volumes"],
+        "references stand where they stood"
+    );
+    for image in
+        services.values().filter_map(|one| one["image"].as_str()).filter(|image| *image != "nightpress")
+    {
+        let name = image.rsplit('/').next().unwrap_or_default();
+        assert!(name.contains(':') && !name.ends_with(":latest"), "{image} may be another one tomorrow");
+    }
     let environment = &ours[0]["environment"];
     for name in ["NIGHTPRESS_QUEUE", "NIGHTPRESS_BATCH", "NIGHTPRESS_PROVIDER", "NIGHTPRESS_BASE_URL"] {
         assert!(environment[name].is_string(), "{name}");

@@ -158,3 +158,18 @@ async fn a_worker_whose_prices_are_dearer_than_those_of_the_load_stops_instead_o
     seen.says("may cost $5.00 by the prices here").says("Load the manifest again");
     assert_eq!(desk.sent(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_for_many_machines_says_that_files_must_stand_at_the_same_path() {
+    let Some(url) = database() else { return };
+    let desk = Desk::new(vec![]).await;
+    std::fs::write(desk.path("mug.png"), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").expect("writes");
+    desk.write("with.jsonl", "{\"id\":\"a\",\"prompt\":\"a\",\"references\":[\"mug.png\"]}");
+    desk.write("without.jsonl", &manifest(1));
+    let said = "must stand at the same path";
+    desk.run(&["load", "with.jsonl", "--queue", &url]).await.ended(0).says(said).says("mug.png");
+    for args in [&["load", "with.jsonl"][..], &["load", "without.jsonl", "--queue", &url]] {
+        let alone = desk.run(args).await.ended(0);
+        assert!(!alone.err.contains(said), "{}", alone.err);
+    }
+}

@@ -124,6 +124,9 @@ async fn apply(
         for line in loading::diff_lines(&diff) {
             session.terminal.note(&line);
         }
+        if let Some(note) = contents.note_for_others().filter(|_| site.database.is_some()) {
+            session.terminal.note(&note);
+        }
     }
     let renamed = renaming::rename_outputs(queue, &results, &session.terminal).await?;
     if renamed > 0 && !what.voice.quiet {
