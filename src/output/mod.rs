@@ -12,6 +12,7 @@ mod picture;
 mod publish;
 mod report;
 mod results;
+mod s3;
 mod spool;
 mod store;
 

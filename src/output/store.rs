@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3CopyIfNotExists};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
+use super::s3;
 use crate::job::{MediaType, ObjectUrl, StoreKind};
 
 /// How long one request may take, its body included: a part of 8 MiB passes at half a megabit a second.
@@ -145,8 +145,15 @@ pub(super) fn open(url: &ObjectUrl, patience: Patience) -> Result<Arc<dyn Object
     // A provider that is there already is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let retries = patience.retries();
+    let setup = |why: String| StoreError::Setup { url: url.to_string(), why };
     let opened: object_store::Result<Arc<dyn ObjectStore>> = match url.kind() {
-        StoreKind::S3 => s3(url, retries),
+        StoreKind::S3 => s3::builder(variables(s3::PREFIX))
+            .map_err(|unusable| setup(unusable.to_string()))?
+            .with_bucket_name(url.bucket())
+            .with_retry(retries)
+            .with_client_options(client_options(s3::PREFIX))
+            .build()
+            .map(|store| Arc::new(store) as _),
         StoreKind::Google => GoogleCloudStorageBuilder::from_env()
             .with_bucket_name(url.bucket())
             .with_retry(retries)
@@ -162,25 +169,35 @@ pub(super) fn open(url: &ObjectUrl, patience: Patience) -> Result<Arc<dyn Object
         // Without its cleanup, which would take a folder away from under the next upload into it.
         StoreKind::File => Ok(Arc::new(LocalFileSystem::new().with_fsync(true))),
     };
-    opened.map_err(|error| StoreError::Setup { url: url.to_string(), why: said(&error) })
+    opened
+        .map_err(|error| setup(format!("{}; look at {}", told(&error.to_string()), settings_of(url.kind()))))
 }
 
-fn s3(url: &ObjectUrl, retries: RetryConfig) -> object_store::Result<Arc<dyn ObjectStore>> {
-    let mut builder = AmazonS3Builder::from_env();
-    // Amazon itself, and most that speak its protocol, take the condition at the end of a multipart upload.
-    if builder.get_config_value(&AmazonS3ConfigKey::CopyIfNotExists).is_none() {
-        builder = builder.with_copy_if_not_exists(S3CopyIfNotExists::Multipart);
+/// Where a store's settings stand, for a person whose store could not be opened.
+const fn settings_of(kind: StoreKind) -> &'static str {
+    match kind {
+        StoreKind::S3 => "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the other AWS_… of docs/buckets.md",
+        StoreKind::Google => "the file that GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS names",
+        StoreKind::Azure => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+        StoreKind::File => "the path",
     }
-    let builder = builder.with_bucket_name(url.bucket()).with_retry(retries);
-    Ok(Arc::new(builder.with_client_options(client_options("AWS_")).build()?))
+}
+
+/// The environment's variables whose names begin with `prefix`, without it. An empty one is as if it were not set,
+/// and a line end that a file had is no part of a key.
+fn variables(prefix: &str) -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(move |(name, value)| {
+        let name = name.to_str()?.strip_prefix(prefix)?.to_owned();
+        let value = value.to_str()?.trim();
+        (!value.is_empty()).then(|| (name, value.to_owned()))
+    })
 }
 
 /// As the environment has them, with our limits and with the types of what we write.
 fn client_options(prefix: &str) -> ClientOptions {
     let mut options = ClientOptions::new().with_timeout(REQUEST_MAX);
-    for (name, value) in std::env::vars_os() {
-        let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
-        if let Some(key) = name.strip_prefix(prefix).and_then(|key| key.to_ascii_lowercase().parse().ok()) {
+    for (name, value) in variables(prefix) {
+        if let Ok(key) = name.to_ascii_lowercase().parse() {
             options = options.with_config(key, value);
         }
     }
@@ -203,7 +220,10 @@ fn said(error: &object_store::Error) -> String {
     let innermost = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     let text = innermost.last().map_or_else(|| error.to_string(), ToString::to_string);
     // Where the cause alone says little, the whole chain is in the outer text.
-    let text = if text.len() < 4 { error.to_string() } else { text };
+    told(&if text.len() < 4 { error.to_string() } else { text })
+}
+
+fn told(text: &str) -> String {
     let between = |open: &str, close: &str| {
         let (_, rest) = text.split_once(open)?;
         Some(rest.split_once(close)?.0.to_owned())
@@ -211,7 +231,7 @@ fn said(error: &object_store::Error) -> String {
     let mut told = match (between("<Code>", "</Code>"), between("<Message>", "</Message>")) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code,
-        _ => without_queries(&text),
+        _ => without_queries(text),
     };
     if let Some((at, _)) = told.char_indices().nth(SAID_CHARS_MAX) {
         told.truncate(at);
