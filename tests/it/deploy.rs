@@ -81,7 +81,16 @@ fn what_systemd_runs_is_known_and_has_time_to_drain() {
     let args: Vec<String> = line.split_whitespace().skip(1).map(str::to_owned).collect();
     is_known(&args);
     assert!(line.contains("--grace 2m") && unit.contains("TimeoutStopSec=3min"));
-    assert!(file("nightpress.timer").contains("OnCalendar="));
+    let ended_by_signal = ["130", "143"];
+    let successes = unit.lines().find_map(|line| line.strip_prefix("SuccessExitStatus=")).expect("codes");
+    let successes: Vec<_> = successes.split(' ').collect();
+    assert!(ended_by_signal.iter().all(|code| successes.contains(code)), "`systemctl stop` is no failure");
+    assert!(!unit.contains("[Install]"), "enabled, it would run at every boot");
+    let timer = file("nightpress.timer");
+    assert!(timer.contains("OnCalendar=23:00"));
+    for by_day in ["OnBootSec", "Persistent=true"] {
+        assert!(!timer.contains(by_day), "{by_day} begins a paid night at ten in the morning");
+    }
 }
 
 /// The program finds what it needs in an image that holds a C library, the unwinder and certificates alone.
