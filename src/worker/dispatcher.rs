@@ -40,6 +40,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// not all of them ask at once.
 const POLL_OF_MANY: Duration = Duration::from_secs(2);
 
+/// Who waits for a lane of many looks so often whether that is still worth it.
+const IDLE_LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// For so long it is remembered when the next job is due.
 const DUE_KNOWN: Duration = Duration::from_secs(1);
 
@@ -66,6 +68,8 @@ pub(super) struct Dispatcher<'a> {
     /// A job runs that may kill the process: nothing else is begun until it has ended.
     alone: bool,
     room: Room,
+    /// When it was last looked whether the run is over.
+    idle_looked_at: Option<Instant>,
     /// When the next job is due, as of when.
     next_due: Option<(Option<Timestamp>, Instant)>,
     /// Jobs whose end could not be recorded, since the queue was away until the run had to end.
@@ -130,6 +134,7 @@ impl<'a> Dispatcher<'a> {
             capped: false,
             alone: false,
             room: Room::new(),
+            idle_looked_at: None,
             next_due: None,
             unrecorded: Vec::new(),
             unpublished: 0,
@@ -219,6 +224,8 @@ impl<'a> Dispatcher<'a> {
                     return Ok(drain.ending);
                 }
                 self.alone = false;
+            }
+            if self.under_way() == 0 && self.may_look() {
                 if self.start_one_alone().await? || self.draining.is_some() {
                     continue;
                 }
@@ -243,6 +250,17 @@ impl<'a> Dispatcher<'a> {
                 () = sleep_until(wake_at) => self.lanes.wet(),
             }
         }
+    }
+
+    /// Whether it is time to look whether the run is over.
+    fn may_look(&mut self) -> bool {
+        let now = Instant::now();
+        let is_soon = |at: Instant| now.saturating_duration_since(at) < IDLE_LOOKS_EVERY;
+        if self.work.queue.spans_machines() && self.idle_looked_at.is_some_and(is_soon) {
+            return false;
+        }
+        self.idle_looked_at = Some(now);
+        true
     }
 
     /// Takes in everything that has ended already, so that ends never pile up behind claims.
@@ -701,6 +719,9 @@ impl<'a> Dispatcher<'a> {
         let mut wake = lanes.unwrap_or(now + LOOKS_EVERY);
         if self.draining.is_none() && self.free_slots() > 0 {
             wake = wake.min(now + self.poll());
+            if let Some(at) = self.idle_looked_at.filter(|_| self.under_way() == 0) {
+                wake = wake.min((at + IDLE_LOOKS_EVERY).max(now));
+            }
             // What is overdue waits for a lane, not for its time.
             let wall = self.work.clock.now();
             if let Some(due) = self.next_due(now).await?
