@@ -87,6 +87,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn in_runtime(cli: Cli, terminal: &Terminal) -> Result<Exit> {
+    logging::tell(terminal);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()

@@ -45,7 +45,7 @@ async fn press(
     (queue, settings): (Arc<dyn Queue>, Settings),
     api: Api,
 ) -> Result<Exit> {
-    logging::start(results.folder(), api.keys(), settings.voice.verbose, &session.terminal)?;
+    logging::start(results.folder(), api.keys(), settings.voice.verbose)?;
     let api = api.start().await?;
     Press { session, results, queue, batch, settings, command: "run", forever: false }.run(api).await
 }

@@ -49,7 +49,7 @@ async fn press(
     let results = site.decide_results(queue.as_ref()).await?;
     check(Some(queue.as_ref()), &results).await?;
     check_cap(queue.as_ref(), &settings).await?;
-    logging::start(&site.folder, api.keys(), settings.voice.verbose, &session.terminal)?;
+    logging::start(&site.folder, api.keys(), settings.voice.verbose)?;
     let api = api.start().await?;
     let batch = site.batch_name();
     Press { session, results, queue, batch, settings, command: "work", forever }.run(api).await
