@@ -50,6 +50,17 @@ pub(super) fn cut(text: &str, chars: usize) -> String {
     }
 }
 
+/// The same with `…` in the middle, where names differ at both ends.
+pub(super) fn cut_middle(text: &str, chars: usize) -> String {
+    let there = text.chars().count();
+    if there <= chars {
+        return text.to_owned();
+    }
+    let kept = chars.saturating_sub(1);
+    let tail = text.chars().skip(there - kept.div_ceil(2));
+    text.chars().take(kept / 2).chain(['…']).chain(tail).collect()
+}
+
 /// A quotient for a rate; 0 where nothing has passed.
 #[expect(clippy::cast_precision_loss, reason = "figures for a person, rounded to one digit")]
 pub(super) fn per_minute(n: u64, over: Duration) -> f64 {
@@ -95,6 +106,8 @@ mod tests {
         assert_eq!(bytes(4_180_000), "4.1 MB");
         assert_eq!(cut("größer", 4), "grö…");
         assert_eq!(cut("größer", 6), "größer");
+        assert_eq!(cut_middle("größer", 4), "g…er");
+        assert_eq!(cut_middle("größer", 6), "größer");
     }
 
     #[test]

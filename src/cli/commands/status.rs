@@ -102,7 +102,7 @@ async fn show(
         session.terminal.json(&status.to_string());
         return Ok(1);
     }
-    let lines = look.lines(results);
+    let lines = look.lines(results, crew::HostName::for_who_reads());
     session.terminal.out(&lines.join("\n"));
     Ok(lines.len())
 }
@@ -132,7 +132,7 @@ impl Look {
         self.left.ready + self.left.snoozed + self.left.waiting + self.left.running == 0
     }
 
-    fn lines(&self, results: &Results) -> Vec<String> {
+    fn lines(&self, results: &Results, name: crew::HostName) -> Vec<String> {
         let Self { tally, left, .. } = self;
         let succeeded = text::grouped(tally.jobs_in(JobState::Succeeded));
         let at = results.to_string();
@@ -163,7 +163,7 @@ impl Look {
             lines.push("nobody works on it".to_owned());
         } else {
             lines.push(text::count(self.workers.len() as u64, "worker"));
-            lines.extend(self.workers.iter().map(|worker| format!("  {}", crew::line(worker))));
+            lines.extend(self.workers.iter().map(|worker| format!("  {}", crew::line(worker, name))));
         }
         lines.extend(self.lanes_to_show().iter().map(|lane| format!("  {}", self.lane_line(lane))));
         lines

@@ -46,7 +46,8 @@ fn list(session: &Session, living: &[WorkerRow], as_json: bool) {
         session.terminal.json(&json!({ "workers": workers }).to_string());
         return;
     }
-    let lines: Vec<String> = living.iter().map(crew::line).collect();
+    let name = crew::HostName::for_who_reads();
+    let lines: Vec<String> = living.iter().map(|worker| crew::line(worker, name)).collect();
     session
         .terminal
         .out(if lines.is_empty() { "nobody works on it".to_owned() } else { lines.join("\n") }.as_str());
@@ -58,7 +59,7 @@ async fn drain(
     (host, living): (&str, &[WorkerRow]),
     as_json: bool,
 ) -> Result<()> {
-    if !living.iter().any(|worker| worker.host == host) {
+    let Some(host) = crew::meant(host, living) else {
         let mut hosts: Vec<&str> = living.iter().map(|worker| worker.host.as_str()).collect();
         hosts.sort_unstable();
         hosts.dedup();
@@ -68,7 +69,7 @@ async fn drain(
             format!("there is {}", hosts.join(", "))
         };
         bail!("no worker runs on `{}`: {}", printable(host), printable(&known));
-    }
+    };
     let drained = queue.drain(host).await?;
     if as_json {
         session.terminal.json(&json!({ "host": host, "draining": drained }).to_string());
