@@ -300,8 +300,8 @@ pub(super) struct CrewArgs {
 /// What is done with workers.
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum WorkersCommand {
-    /// Ask all workers of a machine to end: what runs is finished, nothing more is claimed. They hear of it within
-    /// seconds. One that starts later works: stop what starts it first.
+    /// Ask a machine's workers on this batch to end: what runs is finished, nothing more is claimed. They hear of it
+    /// within seconds. Those of other batches go on: drain each. One that starts later works: stop what starts it first.
     Drain {
         /// The machine, as `workers` and `status` call it.
         #[arg(value_name = "HOST")]

@@ -13,6 +13,11 @@ use crate::queue::Queue;
 
 /// The address in object storage that a person gave where a path could stand; `None` if it is a path.
 pub(super) fn address_of(path: &Path) -> Result<Option<ObjectUrl>> {
+    if let Some(text) = path.to_str()
+        && let Some(scheme) = ObjectUrl::half_meant(text)
+    {
+        bail!("{} lacks a slash: an address begins with {scheme}, and a path with ./", printable(text));
+    }
     path.to_str().filter(|text| ObjectUrl::is_meant(text)).map(address).transpose()
 }
 

@@ -14,7 +14,7 @@ use crate::gemini::{Timeouts, is_loopback};
 use crate::job::{Clock, Micros, ModelName, PriceTable, Provider, Timestamp};
 use crate::pacing::{Backoff, RetryPolicy};
 use crate::queue::postgres::{Address, SILENT_AFTER};
-use crate::queue::{LoadPolicy, LostPolicy, Scope};
+use crate::queue::{LoadPolicy, LostPolicy, QueueError, Scope};
 use crate::worker::{Concurrency, FailureLimit, PerMinute};
 
 /// Requests in flight at most that `auto` may choose: each holds less than a MiB, so all of
@@ -147,6 +147,11 @@ impl QueueOptions {
             (Some(url), batch) => {
                 if batch.as_ref().is_some_and(|name| name.trim().is_empty()) {
                     bail!("--batch names no batch");
+                }
+                // With one slash the parser takes user, password and all for the database's name, which is shown.
+                if !Address::is_one(&url.trim_start().to_ascii_lowercase()) {
+                    let why = "it does not begin with postgres://".to_owned();
+                    return Err(QueueError::BadAddress { why }.into());
                 }
                 Ok(Some(Address::parse(url)?))
             }

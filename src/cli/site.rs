@@ -101,12 +101,23 @@ impl Site {
             Some(url) => url.to_string(),
         };
         match &self.database {
-            None => format!("-o {}", printable(&folder)),
+            None => format!("-o {}", for_shell(&folder)),
             Some(Database { address, batch, .. }) => {
-                format!("--queue {address} --batch {} -o {}", printable(batch), printable(&folder))
+                let address = for_shell(&address.to_string());
+                format!("--queue {address} --batch {} -o {}", for_shell(batch), for_shell(&folder))
             }
         }
     }
+}
+
+/// A word that a shell takes as it is, in quotes where it needs them.
+fn for_shell(word: &str) -> String {
+    let word = printable(word).to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word;
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 impl fmt::Display for Database {
@@ -141,5 +152,21 @@ async fn only_batch(address: &Address) -> Result<String> {
             let more = if several > LISTED_MAX { ", …" } else { "" };
             bail!("{address} holds {several} batches; choose one with --batch: {}{more}", shown.join(", "))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_take_them_apart() {
+        let check = |word: &str, expect: &str| assert_eq!(for_shell(word), expect);
+        check("s3://studio/spring", "s3://studio/spring");
+        check("postgres://press@db:5432/press", "postgres://press@db:5432/press");
+        check("file:///mnt/my bucket", "'file:///mnt/my bucket'");
+        check("spring night", "'spring night'");
+        check("it's $(here)", r"'it'\''s $(here)'");
+        check("", "''");
     }
 }

@@ -77,6 +77,13 @@ impl ObjectUrl {
         })
     }
 
+    /// The scheme that a text has but for a slash: `s3:/studio`. It would be the path of a folder `s3:`.
+    #[must_use]
+    pub fn half_meant(text: &str) -> Option<&'static str> {
+        let mut schemes = StoreKind::ALL.into_iter().map(StoreKind::scheme);
+        schemes.find(|scheme| !text.starts_with(scheme) && text.starts_with(scheme.trim_end_matches("//")))
+    }
+
     /// Which kind of store.
     #[must_use]
     pub const fn kind(&self) -> StoreKind {
@@ -199,6 +206,17 @@ mod tests {
         assert!(
             !ObjectUrl::is_meant("out/x") && !ObjectUrl::is_meant("C://x") && !ObjectUrl::is_meant("a b://x")
         );
+    }
+
+    #[test]
+    fn an_address_that_lacks_a_slash_is_told_from_a_path() {
+        let check = |text: &str, expect| assert_eq!(ObjectUrl::half_meant(text), expect, "{text}");
+        check("s3:/studio/a", Some("s3://"));
+        check("file:/mnt/a", Some("file://"));
+        check("az:a", Some("az://"));
+        check("s3://studio/a", None);
+        check("./s3:/studio/a", None);
+        check("out/s3", None);
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Buckets {
 impl From<StoreError> for ObjectError {
     fn from(error: StoreError) -> Self {
         match error.trouble() {
-            Some(Trouble::Away) => Self::Away(error.to_string()),
+            Some(Trouble::Away | Trouble::NoCredentials) => Self::Away(error.to_string()),
             Some(Trouble::Changed) => Self::Changed,
             _ => Self::Unreadable(error.to_string()),
         }

@@ -102,6 +102,8 @@ pub enum Trouble {
     Denied,
     /// The store cannot do that at all.
     Unsupported,
+    /// There are none, and the machine has no role that would have some.
+    NoCredentials,
     /// It could not be reached, or failed again and again.
     Away,
 }
@@ -120,8 +122,14 @@ impl StoreError {
         move |error| {
             let trouble = trouble_of(&error);
             let mut why = said(&error);
-            if trouble == Trouble::Denied {
-                why.push_str("; look at the credentials and at what they may do");
+            match trouble {
+                Trouble::Denied => why.push_str("; look at the credentials and at what they may do"),
+                Trouble::NoCredentials => why.insert_str(
+                    0,
+                    "no credentials were found: set those of docs/buckets.md, such as AWS_ACCESS_KEY_ID and \
+                     AWS_SECRET_ACCESS_KEY. The machine was asked for a role instead: ",
+                ),
+                _ => {}
             }
             Self::Failed { what, at, trouble, why }
         }
@@ -136,8 +144,18 @@ fn trouble_of(error: &object_store::Error) -> Trouble {
         Error::Precondition { .. } | Error::NotModified { .. } => Trouble::Changed,
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Trouble::Denied,
         Error::NotSupported { .. } | Error::NotImplemented { .. } => Trouble::Unsupported,
+        error if asks_for_a_role(error) => Trouble::NoCredentials,
         _ => Trouble::Away,
     }
+}
+
+/// Where a machine in a cloud is told its role, by all three providers' documentation (2026-11). The client has no kind
+/// of error for it, only the address of the request that failed.
+const METADATA_SERVERS: [&str; 2] = ["http://169.254.169.254/", "http://metadata.google.internal/"];
+
+fn asks_for_a_role(error: &object_store::Error) -> bool {
+    let text = error.to_string();
+    METADATA_SERVERS.iter().any(|server| text.contains(server))
 }
 
 /// Opens the store that an address lies in. Nothing is sent.
@@ -263,6 +281,20 @@ mod tests {
             <Code>SignatureDoesNotMatch</Code><Message>Check your key.</Message>\
             <AWSAccessKeyId>AKIAEXAMPLE</AWSAccessKeyId><StringToSign>secret</StringToSign></Error>";
         assert_eq!(failed(xml), "SignatureDoesNotMatch: Check your key.");
+    }
+
+    #[test]
+    fn a_machine_without_a_role_has_no_credentials() {
+        let failed = |text: &str| {
+            let error = object_store::Error::Generic { store: "S3", source: text.to_owned().into() };
+            StoreError::of("write", "s3://studio/a".to_owned())(error)
+        };
+        let error =
+            failed("Error performing PUT http://169.254.169.254/latest/api/token in 1s - connection refused");
+        assert_eq!(error.trouble(), Some(Trouble::NoCredentials));
+        assert!(error.to_string().contains("no credentials were found"), "{error}");
+        let error = failed("Error performing PUT https://s3.example.org/studio in 1s - connection refused");
+        assert_eq!(error.trouble(), Some(Trouble::Away));
     }
 
     #[test]

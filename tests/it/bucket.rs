@@ -68,6 +68,37 @@ impl Studio {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_setting_of_the_store_is_told_before_anything_is_written_or_sent() {
+    let desk = Desk::new(vec![]).await;
+    desk.write("m.jsonl", &manifest(1));
+    let told = async |(name, value): (&str, &str), says: &str| {
+        let mut command = desk.command(&["run", "m.jsonl", "-o", "s3://studio/spring"]);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+        let child = command.env(name, value).spawn().expect("starts");
+        let seen = desk.finish(child).await.ended(2).says(says);
+        assert!(!seen.err.contains(value) && !seen.err.contains("panicked"), "{}", seen.err);
+    };
+    told(("AWS_ENDPOINT_URL", "minio:9000"), "AWS_ENDPOINT_URL is no URL").await;
+    told(("AWS_ENDPOINT_URL", "http://minio:9000"), "AWS_ALLOW_HTTP=true").await;
+    told(("AWS_ACCESS_KEY_ID", "AKIA\nTHESECOND"), "AWS_ACCESS_KEY_ID has characters").await;
+    told(("AWS_ACCESS_KEY_ID", "AKIATHEONLY"), "AWS_SECRET_ACCESS_KEY").await;
+    assert!(!desk.path("out").exists());
+    assert_eq!(desk.sent(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_end_after_a_key_and_an_empty_variable_do_not_count() {
+    let Some(at) = Studio::new(1).await else { return };
+    let args = ["run", "m.jsonl", "-o", &at.bucket.url("spring/")];
+    let key = format!("{}\n", s3::ACCESS_KEY);
+    let env = [("AWS_ACCESS_KEY_ID", key.as_str()), ("AWS_ENDPOINT_URL_S3", ""), ("AWS_SESSION_TOKEN", "")];
+    at.desk.finish(at.start(&args, &env)).await.ended(0);
+    at.check(1).await;
+}
+
 fn refusal(method: Method, what: &'static str, times: usize, status: u16) -> Refusal {
     Refusal { method, what, times, status, body: DENIED }
 }

@@ -85,7 +85,11 @@ async fn a_password_is_shown_nowhere() {
     }
     let desk = Desk::new(vec![]).await;
     desk.write("a.jsonl", &manifest(1));
-    for url in ["postgres://ann:s3cr3t@127.0.0.1:x/press", "postgres://ann:s3cr3t@h/press?sslmode=nonsense"] {
+    for url in [
+        "postgres://ann:s3cr3t@127.0.0.1:x/press",
+        "postgres://ann:s3cr3t@h/press?sslmode=nonsense",
+        "postgres:/ann:s3cr3t@h/press",
+    ] {
         let seen = desk.run(&["run", "a.jsonl", "--provider", "simulator", "--queue", url]).await.ended(2);
         assert!(!seen.err.contains("s3cr3t") && !seen.out.contains("s3cr3t"), "{}", seen.err);
     }

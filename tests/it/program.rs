@@ -288,6 +288,8 @@ async fn wrong_flags_say_what_would_be_right() {
         .ended(2)
         .says("--allow-insecure");
     desk.run(&["run", "missing.yaml"]).await.ended(2).says("missing.yaml");
+    desk.run(&["run", "m.jsonl", "-o", "s3:/studio/a"]).await.ended(2).says("begins with s3://");
+    assert!(!desk.path("s3:").exists());
     desk.run(&["status"]).await.ended(2);
     assert!(!desk.path("out").exists());
 }

@@ -105,8 +105,7 @@ impl Bucket {
     /// A path as a person knows it.
     fn shown(&self, path: &Path) -> String {
         let url = &self.0.url;
-        let between = if url.bucket().is_empty() { "" } else { "/" };
-        format!("{}{}{between}{path}", url.kind().scheme(), url.bucket())
+        format!("{}{}/{path}", url.kind().scheme(), url.bucket())
     }
 
     fn failed(
