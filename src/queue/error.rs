@@ -172,6 +172,25 @@ pub enum QueueError {
         /// What the last try said.
         source: EngineError,
     },
+    /// The server answers, and does not let us into the database.
+    #[error("cannot open the queue at {at}: {why}")]
+    NotLetIn {
+        /// The database, without a password.
+        at: String,
+        /// What the server says, and what may be done about it.
+        why: String,
+    },
+    /// The database cannot hold all that a prompt may say.
+    #[error(
+        "the database {at} has the encoding {encoding}, and prompts need UTF8; make another one with \
+         `createdb -E UTF8 -T template0`, and name it"
+    )]
+    OtherEncoding {
+        /// The database, without a password.
+        at: String,
+        /// As the server calls it.
+        encoding: String,
+    },
     /// The connection that held the staged jobs broke.
     #[error(
         "the connection to the queue broke while jobs were loaded; nothing was changed, load the manifest again"

@@ -3,6 +3,8 @@
 use nightpress::job::CRASH_AT;
 use nightpress::simulator::{Simulator, SimulatorConfig};
 
+use sqlx::Connection as _;
+
 use crate::postgres;
 use crate::press::scenario;
 use crate::program::{Desk, Seen};
@@ -94,6 +96,25 @@ async fn a_password_is_shown_nowhere() {
         assert!(!seen.err.contains("s3cr3t") && !seen.out.contains("s3cr3t"), "{}", seen.err);
     }
     assert_eq!(desk.sent(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_be_opened_is_named_with_what_to_do() {
+    let Some(url) = database() else { return };
+    let desk = Desk::new(vec![]).await;
+    desk.write("m.jsonl", &manifest(1));
+    let told = async |url: &str, says: [&str; 2]| {
+        let load = desk.run(&["load", "m.jsonl", "--queue", url]).await;
+        let seen = load.ended(2).says(says[0]).says(says[1]);
+        assert!(!seen.err.contains("at line"), "a line of PostgreSQL's own source: {}", seen.err);
+    };
+    told(&format!("{url}x"), ["does not exist; make it with `createdb`", "postgres://nightpress@"]).await;
+    told(&url.replace("nightpress@", "ann@"), ["role \"ann\" does not exist", "pg_hba.conf"]).await;
+    let (_, name) = url.rsplit_once('/').expect("a database");
+    let latin = format!("CREATE DATABASE {name}latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    let mut server = sqlx::PgConnection::connect(&url).await.expect("connects");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(latin)).execute(&mut server).await.expect("makes it");
+    told(&format!("{url}latin"), ["has the encoding LATIN1", "createdb -E UTF8"]).await;
 }
 
 #[cfg(unix)]

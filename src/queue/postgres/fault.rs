@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sqlx::postgres::{PgDatabaseError, PgRow};
 use sqlx::{Decode, Postgres, Row, Type};
 
+use super::address::Address;
 use crate::queue::{EngineError, QueueError};
 
 /// Only one of the planned files may have a name: who comes second chooses again.
@@ -77,6 +78,20 @@ pub(super) fn unknown_commit() -> QueueError {
 pub(super) fn no_answer() -> QueueError {
     let error = std::io::Error::new(std::io::ErrorKind::TimedOut, "the server does not answer");
     QueueError::Engine { what: "waiting for the server", source: Arc::new(sqlx::Error::Io(error)) }
+}
+
+/// The same for a person, where the server did not let us in: into which database, and what to do.
+pub(super) fn at_the_door(error: QueueError, address: &Address) -> QueueError {
+    let hint = match state_of(&error).as_deref() {
+        Some("28P01") => "look at the password, in PGPASSWORD or ~/.pgpass",
+        Some("28000") => "look at the user, and at the server's pg_hba.conf",
+        Some("3D000") => "make it with `createdb`, or name another one",
+        _ => return error,
+    };
+    let (QueueError::Engine { source, .. } | QueueError::Disk { source, .. }) = &error else { return error };
+    let said = source.downcast_ref().and_then(sqlx::Error::as_database_error);
+    let said = said.map_or_else(|| source.to_string(), |error| error.message().to_owned());
+    QueueError::NotLetIn { at: address.to_string(), why: format!("{said}; {hint}") }
 }
 
 /// Whether the server refused to write.

@@ -11,7 +11,7 @@ use super::address::Address;
 use super::bounds::{PATIENCE_AT_START, SILENT_AFTER};
 use super::connect::Role;
 use super::engine::{self, serve_tasks};
-use super::fault::{Doing, get, parsed};
+use super::fault::{Doing, at_the_door, get, parsed};
 use super::link::{Extent, Link};
 use super::patience::Haste;
 use super::session::{Place, Session, Time};
@@ -29,6 +29,7 @@ const BATCH: &str = "SELECT batch, manifest, provider FROM batch WHERE name = $1
 /// Of several processes that start at once, one makes the batch.
 const MAKE_BATCH: &str = "
 INSERT INTO batch (name, manifest, provider, created_at) VALUES ($1, $2, $3, now_ms($4)) ON CONFLICT DO NOTHING";
+const ENCODING: &str = "SELECT current_setting('server_encoding')";
 const BATCHES: &str = "SELECT name FROM batch ORDER BY batch";
 
 /// How a manifest from standard input is called in an error.
@@ -76,7 +77,7 @@ impl PostgresQueue {
             })
             .await;
         link.close().await;
-        batches
+        batches.map_err(|error| at_the_door(error, &place.address))
     }
 
     pub(super) async fn open_at(
@@ -95,7 +96,7 @@ impl PostgresQueue {
             Ok(batch) => batch,
             Err(error) => {
                 link.close().await;
-                return Err(error);
+                return Err(at_the_door(error, &place.address));
             }
         };
         link.works_on(batch);
@@ -139,6 +140,13 @@ async fn prepare(
         .look_up(Extent::All, |session| {
             let place = Arc::clone(place);
             Box::pin(async move {
+                let encoding: String = sqlx::query_scalar(ENCODING)
+                    .fetch_one(&mut session.conn)
+                    .await
+                    .doing("asking for the encoding")?;
+                if encoding != "UTF8" {
+                    return Err(QueueError::OtherEncoding { at: place.address.to_string(), encoding });
+                }
                 let version = migrate::version(&mut session.conn, &place).await?;
                 if access != Access::Create && version == 0 {
                     return Ok(false);
