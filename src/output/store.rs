@@ -314,6 +314,7 @@ mod tests {
     fn an_address_that_lacks_its_settings_is_an_error_before_anything_is_sent() {
         let url: ObjectUrl = "az://container/spring".parse().expect("an address");
         let error = open(&url, Patience::Short).expect_err("no account");
-        assert!(matches!(&error, StoreError::Setup { why, .. } if why.contains("ccount")), "{error}");
+        let says = "Account must be specified; look at AZURE_STORAGE_ACCOUNT_NAME";
+        assert!(matches!(&error, StoreError::Setup { why, .. } if why.contains(says)), "{error}");
     }
 }

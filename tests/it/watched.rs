@@ -14,6 +14,7 @@ fn get(addr: &str, path: &str) -> String {
     stream.write_all(request.as_bytes()).expect("asks");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("answers");
+    assert!(answer.to_ascii_lowercase().contains("connection: close\r\n"), "{answer}");
     answer
 }
 
