@@ -25,7 +25,9 @@ pub(super) async fn check(queue: Option<&dyn Queue>, results: &Results) -> Resul
     };
     if queue.is_some_and(Queue::spans_machines) {
         bail!(
-            "{at} tells of another batch, or this one has lost requests: {found}, but the batch in the database knows              of {known} only. What was made would be paid again. Choose its batch with --batch, or another folder              with -o; or move attempts.csv and images/ away"
+            "{at} tells of another batch, or this one has lost requests: {found}, but the batch in the database knows \
+             of {known} only. What was made would be paid again. Choose its batch with --batch, or another folder \
+             with -o; or move attempts.csv and images/ away"
         );
     }
     let instead = if known == 0 {

@@ -39,6 +39,8 @@ pub(super) struct Send {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sends {
     log: VecDeque<Send>,
+    /// It was recalled, and its numbers are none of the ledger's.
+    is_recalled: bool,
 }
 
 impl Sends {
@@ -54,6 +56,7 @@ impl Sends {
 
     /// Adds `count` that left together, of which some were refused, and brought so many images.
     pub(super) fn add_many(&mut self, at: Instant, (count, refused, images): (u32, u32, u32)) {
+        self.is_recalled = true;
         let number = self.log.back().map_or(0, |last| last.number + u64::from(count));
         self.push(Send { number, count, at, in_flight: 0, refused, images, total: 0 });
     }
@@ -76,6 +79,7 @@ impl Sends {
     /// Forgets all.
     pub(super) fn clear(&mut self) {
         self.log.clear();
+        self.is_recalled = false;
     }
 
     /// All that left in the `window` before `now`.
@@ -192,6 +196,9 @@ impl Sends {
     }
 
     fn by_number(&mut self, number: u64) -> Option<&mut Send> {
+        if self.is_recalled {
+            return None;
+        }
         let at = self.log.binary_search_by_key(&number, |send| send.number).ok()?;
         self.log.get_mut(at)
     }

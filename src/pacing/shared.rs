@@ -167,7 +167,8 @@ impl Lane {
         lane.next_at = time(kept.next_at).min(now + lane.limit.gap() * 2);
         lane.asked_at = time(kept.asked_at).min(now);
         lane.succeeded_at = time(kept.succeeded_at).min(now);
-        (lane.volley, lane.held_by, lane.unused) = (kept.volley, kept.held_by, kept.unused);
+        (lane.held_by, lane.unused) = (kept.held_by, kept.unused);
+        lane.volley = if lane.limit.source == super::Source::Given { 0 } else { kept.volley };
         lane.sent_since = kept.sent_since;
         for (ago, count, refused, images) in kept.sends {
             let at = then.checked_sub(Duration::from_millis(u64::from(ago))).unwrap_or(then);

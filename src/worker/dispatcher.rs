@@ -40,6 +40,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// not all of them ask at once.
 const POLL_OF_MANY: Duration = Duration::from_secs(2);
 
+/// Who could not beat for so many heartbeats claims nothing: others take it for dead after ten.
+const SILENT_BEATS: u32 = 5;
 /// Who waits for a lane of many looks so often whether that is still worth it.
 const IDLE_LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// For so long it is remembered when the next job is due.
@@ -53,7 +55,9 @@ pub(super) struct Dispatcher<'a> {
     work: &'a Work,
     tools: Arc<Tools>,
     shift: &'a Shift,
-    beats: Beats,
+    beats: &'a Beats,
+    /// When the last beat was sent that found this worker alive.
+    beaten_at: Option<Instant>,
     lanes: Lanes,
     breaker: Breaker,
     rng: StdRng,
@@ -116,7 +120,7 @@ impl<'a> Dispatcher<'a> {
     pub(super) fn new(
         work: &'a Work,
         tools: Tools,
-        (shift, beats): (&'a Shift, Beats),
+        (shift, beats): (&'a Shift, &'a Beats),
         blocked: Blocked,
     ) -> Self {
         Self {
@@ -124,6 +128,7 @@ impl<'a> Dispatcher<'a> {
             tools: Arc::new(tools),
             shift,
             beats,
+            beaten_at: None,
             lanes: Lanes::new(work.config.seed),
             breaker: Breaker::new(work.config.failures_max),
             rng: StdRng::seed_from_u64(work.config.seed.wrapping_add(1)),
@@ -242,7 +247,7 @@ impl<'a> Dispatcher<'a> {
             tokio::select! {
                 biased;
                 () = raised(&mut shutdown) => {}
-                Some(beat) = self.beats.recv() => self.heed_beat(beat)?,
+                beat = self.beats.next() => self.heed_beat(beat)?,
                 _ = upkeep.tick() => self.look_after_others().await?,
                 Some(joined) = self.executors.join_next() => self.attempt_ended(joined)?,
                 Some(joined) = self.records.join_next() => self.recorded(joined)?,
@@ -367,6 +372,9 @@ impl<'a> Dispatcher<'a> {
             company,
         };
         crash_point(CrashPoint::BeforeClaim);
+        if !self.is_heard_of() {
+            return Ok(false);
+        }
         let asked = Instant::now();
         let claimed = self.work.queue.claim(request).await.map_err(WorkError::from);
         let Some(claimed) = self.unless_paused(claimed)? else { return Ok(false) };
@@ -413,8 +421,15 @@ impl<'a> Dispatcher<'a> {
 
     /// Fails if this worker was taken for dead, and others have its leases.
     async fn confirm_life(&mut self) -> Result<(), WorkError> {
-        let beat = self.work.queue.heartbeat(self.shift.worker).await;
-        self.heed_beat(beat)
+        let sent_at = Instant::now();
+        let beat = self.work.queue.heartbeat(self.shift.worker).await?;
+        self.heed_beat((sent_at, Ok(beat)))
+    }
+
+    /// Whether other machines know of this worker: what it claimed meanwhile would be taken from it and paid again.
+    fn is_heard_of(&self) -> bool {
+        let recent = self.work.queue.heartbeat_every() * SILENT_BEATS;
+        !self.work.queue.spans_machines() || self.beaten_at.is_some_and(|at| at.elapsed() < recent)
     }
 
     fn start(&mut self, claim: Claim) {
@@ -612,7 +627,7 @@ impl<'a> Dispatcher<'a> {
         Ok(())
     }
 
-    fn heed_beat(&mut self, beat: Result<Beat, QueueError>) -> Result<(), WorkError> {
+    fn heed_beat(&mut self, (sent_at, beat): (Instant, Result<Beat, QueueError>)) -> Result<(), WorkError> {
         let Some(beat) = self.unless_paused(beat.map_err(WorkError::from))? else { return Ok(()) };
         for (job, _) in beat.cancelled {
             if let Some(running) = self.running.get(&job) {
@@ -625,6 +640,7 @@ impl<'a> Dispatcher<'a> {
         if beat.declared_dead {
             return Err(WorkError::DeclaredDead);
         }
+        self.beaten_at = Some(sent_at);
         if beat.draining {
             self.drain(Ending::Stopped(Stop::Drained), None);
         }

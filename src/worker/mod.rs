@@ -28,6 +28,7 @@ mod spooler;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::watch;
@@ -190,11 +191,11 @@ async fn from_start_to_end(work: &Work, drained: Arc<AtomicBool>) -> Result<Endi
     crash_point(CrashPoint::WorkerRegistered);
 
     let shift = Shift { run, worker, ends_by: EndsBy::new(), drained };
-    let (told, beats) = pulse::channel();
+    let beats = Beats::default();
     let result = tokio::select! {
         biased;
-        result = work_as(work, &shift, Arc::clone(&spool), beats) => result,
-        never = pulse::beat(work, worker, told) => match never {},
+        result = work_as(work, &shift, Arc::clone(&spool), &beats) => result,
+        never = pulse::beat(work, worker, &beats) => match never {},
         never = hurry_when_asked(work, &shift) => match never {},
     };
     let reason = match &result {
@@ -203,7 +204,7 @@ async fn from_start_to_end(work: &Work, drained: Arc<AtomicBool>) -> Result<Endi
         Ok(Ending::Stopped(stop)) => stop.to_string(),
         Err(error) => error.to_string(),
     };
-    let closed = close(work, (run, worker), &reason, spool).await;
+    let closed = close(work, (&shift, &reason), spool).await;
     // What went wrong first is what is told.
     let ending = result?;
     // Where the disk is the reason, it is no news that this cannot be written to it either.
@@ -225,12 +226,14 @@ struct Shift {
 /// Notes when a run was asked to end, and tells the queue, for which the dispatcher may be waiting.
 async fn hurry_when_asked(work: &Work, shift: &Shift) -> Infallible {
     let mut shutdown = work.shutdown.clone();
+    // What is uploaded until then is settled afterwards.
+    let more = if work.results.are_shared() { ends_by::UPLOADS_MORE } else { Duration::ZERO };
     loop {
         let now = Instant::now();
         match *shutdown.borrow_and_update() {
             Shutdown::No => {}
-            Shutdown::Drain => work.queue.hurry(shift.ends_by.ask(now + work.config.grace)),
-            Shutdown::Abort => work.queue.hurry(shift.ends_by.ask(now)),
+            Shutdown::Drain => work.queue.hurry(shift.ends_by.ask(now + work.config.grace) + more),
+            Shutdown::Abort => work.queue.hurry(shift.ends_by.ask(now) + more),
         }
         dispatcher::raised(&mut shutdown).await;
     }
@@ -240,10 +243,10 @@ async fn hurry_when_asked(work: &Work, shift: &Shift) -> Infallible {
 /// retire and its folder stays: the next run finds it dead and takes over what is in it.
 async fn close(
     work: &Work,
-    (run, worker): (RunId, WorkerId),
-    reason: &str,
+    (Shift { run, worker, ends_by, .. }, reason): (&Shift, &str),
     spool: Arc<SpoolDir>,
 ) -> Result<(), WorkError> {
+    let (run, worker) = (*run, *worker);
     work.queue.end_run(run, reason).await?;
     crash_point(CrashPoint::RunEnded);
     if work.queue.retire_worker(worker).await? {
@@ -253,7 +256,7 @@ async fn close(
             spool.remove()?;
         }
         // Of those that died beside us; nobody may come after us.
-        rescue::sweep(work).await?;
+        rescue::sweep(work, ends_by).await?;
     }
     Ok(())
 }
@@ -262,12 +265,12 @@ async fn work_as(
     work: &Work,
     shift: &Shift,
     spool: Arc<SpoolDir>,
-    beats: Beats,
+    beats: &Beats,
 ) -> Result<Ending, WorkError> {
     work.results.check().await?;
     let mut blocked = Blocked::default();
     rescue::rescue(work, shift, &mut blocked).await?;
-    rescue::sweep(work).await?;
+    rescue::sweep(work, &shift.ends_by).await?;
     crash_point(CrashPoint::Swept);
     let references = References::new(Arc::clone(&work.objects));
     let tools =

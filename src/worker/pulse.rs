@@ -2,32 +2,46 @@
 //! and what it has under way is paid again.
 
 use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Work;
 use crate::job::WorkerId;
 use crate::queue::{Beat, QueueError};
 
-/// What each beat brought back.
-pub(super) type Beats = mpsc::Receiver<Result<Beat, QueueError>>;
+/// What the last beat brought back, and when it was sent: each says all, so a later one takes its place.
+#[derive(Debug, Default)]
+pub(super) struct Beats {
+    last: Mutex<Option<(Instant, Result<Beat, QueueError>)>>,
+    news: Notify,
+}
 
-/// A channel for one beat: each says all, so one that finds the last one still there is left out.
-pub(super) fn channel() -> (mpsc::Sender<Result<Beat, QueueError>>, Beats) {
-    mpsc::channel(1)
+impl Beats {
+    /// The next one that was not taken yet. Cancel-safe.
+    pub(super) async fn next(&self) -> (Instant, Result<Beat, QueueError>) {
+        loop {
+            if let Some(beat) = self.last.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return beat;
+            }
+            self.news.notified().await;
+        }
+    }
+
+    fn put(&self, beat: (Instant, Result<Beat, QueueError>)) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(beat);
+        self.news.notify_one();
+    }
 }
 
 /// Beats until it is dropped.
-pub(super) async fn beat(
-    work: &Work,
-    worker: WorkerId,
-    told: mpsc::Sender<Result<Beat, QueueError>>,
-) -> Infallible {
+pub(super) async fn beat(work: &Work, worker: WorkerId, beats: &Beats) -> Infallible {
     let mut ticks = interval(work.queue.heartbeat_every());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        drop(told.try_send(work.queue.heartbeat(worker).await));
+        let sent_at = Instant::now();
+        beats.put((sent_at, work.queue.heartbeat(worker).await));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
+use super::ends_by::EndsBy;
 use super::finish::Recorded;
 use super::{Event, Shift, Stop, Work, WorkError, finish};
 use crate::job::{CrashPoint, Epoch, JobId, JobName, crash_point};
@@ -63,7 +64,11 @@ impl Blocked {
                 }
                 Err(error) => {
                     self.elsewhere.push(inherited);
-                    if !matches!(error, WorkError::Publish(PublishError::Elsewhere { .. })) {
+                    let stays = matches!(
+                        error,
+                        WorkError::Publish(PublishError::Elsewhere { .. } | PublishError::NoTimeLeft)
+                    );
+                    if !stays {
                         failed = Err(error);
                     }
                 }
@@ -157,7 +162,7 @@ async fn finish_for(
     failed?;
     crash_point(CrashPoint::Rescued);
     tracing::info!(workers, lost = rescued.lost, published, "rescued");
-    sweep(work).await?;
+    sweep(work, &shift.ends_by).await?;
     if rescued.lost > 0 || published > 0 {
         work.observer.event(&Event::Rescued { lost: rescued.lost, published });
     }
@@ -183,7 +188,7 @@ async fn publish_all(
 
 /// Removes what dead workers left in the spool, here and where other machines see it. Where something is
 /// still planned it stays: its worker died after the rescue, or another heir is about to publish it.
-pub(super) async fn sweep(work: &Work) -> Result<(), WorkError> {
+pub(super) async fn sweep(work: &Work, ends_by: &EndsBy) -> Result<(), WorkError> {
     let dead = ours(work, dead_folders(&work.results.folder().spool())?).await?;
     let gone = ended_elsewhere(work).await?;
     if dead.is_empty() && gone.is_empty() {
@@ -199,7 +204,7 @@ pub(super) async fn sweep(work: &Work) -> Result<(), WorkError> {
             // Another machine may have taken over what could not be uploaded then.
             let token = folder.token();
             let left = planned.iter().filter(|file| file.starts_with(token));
-            if let Err(error) = work.results.stage_late(left.cloned().collect()).await {
+            if let Err(error) = ends_by.bound(work.results.stage_late(left.cloned().collect())).await {
                 tracing::warn!(error = error.to_string(), "still not uploaded");
             }
             continue;

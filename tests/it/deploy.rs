@@ -85,6 +85,7 @@ fn what_systemd_runs_is_known_and_has_time_to_drain() {
     let successes = unit.lines().find_map(|line| line.strip_prefix("SuccessExitStatus=")).expect("codes");
     let successes: Vec<_> = successes.split(' ').collect();
     assert!(ended_by_signal.iter().all(|code| successes.contains(code)), "`systemctl stop` is no failure");
+    assert!(!unit.contains("Restart="), "after the deadline it would run until the next one");
     assert!(!unit.contains("[Install]"), "enabled, it would run at every boot");
     let timer = file("nightpress.timer");
     assert!(timer.contains("OnCalendar=23:00"));

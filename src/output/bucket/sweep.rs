@@ -1,5 +1,6 @@
 //! What dead workers left in the bucket's spool.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
@@ -74,7 +75,7 @@ impl Bucket {
 async fn remove_folder(path: &Path) {
     if let Ok(folder) = LocalFileSystem::new().path_to_filesystem(path)
         && let Err(error) = tokio::fs::remove_dir(&folder).await
-        && error.kind() != std::io::ErrorKind::NotFound
+        && !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty)
     {
         tracing::warn!(%error, folder = %folder.display(), "left in the spool");
     }

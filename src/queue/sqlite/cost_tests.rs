@@ -116,6 +116,8 @@ impl Counted {
             let _ = released.recv();
             Ok(())
         });
+        // Tokio's budget for one poll would leave some of it for after the release.
+        let work = tokio::task::unconstrained(work);
         let (busy, done, ()) = join3(busy, work, async { drop(release) }).await;
         busy.unwrap();
         done
