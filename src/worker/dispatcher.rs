@@ -288,7 +288,7 @@ impl<'a> Dispatcher<'a> {
             return Ok(None);
         }
         let slots = slots.min(self.room_for_more().await?);
-        if slots == 0 {
+        if slots == 0 || !self.is_heard_of() {
             self.lanes.rest(Instant::now());
             return Ok(None);
         }
@@ -323,7 +323,7 @@ impl<'a> Dispatcher<'a> {
     /// Nothing of ours is under way and nothing else can be claimed: the turn of a job that may be
     /// what killed earlier processes. Whether there was one.
     async fn start_one_alone(&mut self) -> Result<bool, WorkError> {
-        if self.capped || self.room_for_more().await? == 0 {
+        if self.capped || !self.is_heard_of() || self.room_for_more().await? == 0 {
             return Ok(false);
         }
         // Lanes without other jobs are dry; each is asked with a slot of its own.
@@ -372,9 +372,6 @@ impl<'a> Dispatcher<'a> {
             company,
         };
         crash_point(CrashPoint::BeforeClaim);
-        if !self.is_heard_of() {
-            return Ok(false);
-        }
         let asked = Instant::now();
         let claimed = self.work.queue.claim(request).await.map_err(WorkError::from);
         let Some(claimed) = self.unless_paused(claimed)? else { return Ok(false) };
